@@ -1,0 +1,71 @@
+package packet
+
+import (
+	"encoding/binary"
+	"math/bits"
+)
+
+// Sum adds the bytes of b, taken as big-endian 16-bit words, to the unfolded sum s (RFC 1071). An odd last byte is padded
+// with a zero, so b must have an even length unless it is the last part.
+func Sum(b []byte, s uint64) uint64 {
+	var carry uint64
+	for len(b) >= 32 {
+		s, carry = bits.Add64(s, binary.BigEndian.Uint64(b), carry)
+		s, carry = bits.Add64(s, binary.BigEndian.Uint64(b[8:]), carry)
+		s, carry = bits.Add64(s, binary.BigEndian.Uint64(b[16:]), carry)
+		s, carry = bits.Add64(s, binary.BigEndian.Uint64(b[24:]), carry)
+		b = b[32:]
+	}
+	for len(b) >= 8 {
+		s, carry = bits.Add64(s, binary.BigEndian.Uint64(b), carry)
+		b = b[8:]
+	}
+	s, carry = bits.Add64(s, 0, carry)
+	s += carry // cannot carry again: s is 0 if it did before
+	if len(b) >= 4 {
+		s, carry = bits.Add64(s, uint64(binary.BigEndian.Uint32(b)), 0)
+		s += carry
+		b = b[4:]
+	}
+	if len(b) >= 2 {
+		s, carry = bits.Add64(s, uint64(binary.BigEndian.Uint16(b)), 0)
+		s += carry
+		b = b[2:]
+	}
+	if len(b) == 1 {
+		s, carry = bits.Add64(s, uint64(b[0])<<8, 0)
+		s += carry
+	}
+	return s
+}
+
+// Fold brings an unfolded sum to 16 bits, end-around carries added. It does not complement.
+func Fold(s uint64) uint16 {
+	s = s>>32 + s&0xffffffff
+	s = s>>32 + s&0xffffffff
+	s = s>>16 + s&0xffff
+	s = s>>16 + s&0xffff
+	return uint16(s)
+}
+
+// Pseudo4 is the unfolded sum of the IPv4 pseudo-header (RFC 9293 section 3.1); addresses in host order, n the length in
+// bytes of the L4 header and payload.
+func Pseudo4(src, dst uint32, proto uint8, n int) uint64 {
+	return uint64(src) + uint64(dst) + uint64(proto) + uint64(n)
+}
+
+// Update16 returns the checksum c after the 16-bit word old below it became new (RFC 1624 equation 3).
+func Update16(c, old, new uint16) uint16 {
+	return ^Fold(uint64(^c) + uint64(^old) + uint64(new))
+}
+
+// Update32 is Update16 for two words at once, such as an IPv4 address.
+func Update32(c uint16, old, new uint32) uint16 {
+	return ^Fold(uint64(^c) + uint64(^old) + uint64(new))
+}
+
+// UpdatePartial32 returns the uncomplemented pseudo-header sum c, as it lies in a checksum field that is still to be
+// completed (virtio's NEEDS_CSUM), after an address below it changed from old to new.
+func UpdatePartial32(c uint16, old, new uint32) uint16 {
+	return Fold(uint64(c) + uint64(^old) + uint64(new))
+}

@@ -1,0 +1,175 @@
+package packet
+
+import "encoding/binary"
+
+// Flow is the addressing of a packet: what identifies its connection.
+type Flow struct {
+	Src, Dst         Addr
+	SrcPort, DstPort uint16
+	Proto            uint8
+}
+
+// Reverse is the flow of the answer.
+func (f Flow) Reverse() Flow {
+	return Flow{Src: f.Dst, Dst: f.Src, SrcPort: f.DstPort, DstPort: f.SrcPort, Proto: f.Proto}
+}
+
+// Fault is what Decode found wrong with a frame, or NoFault.
+type Fault uint8
+
+// What Decode may find.
+const (
+	NoFault         Fault = iota
+	FaultShort            // cut short: no whole Ethernet, IP or L4 header
+	FaultEtherType        // neither IPv4 nor IPv6
+	FaultIPHeader         // version, header length or total length lie
+	FaultIPChecksum       // the IPv4 header checksum is wrong
+	FaultL4Header         // TCP data offset or UDP length lie
+	FaultAddress          // source or destination cannot stand in a packet on a wire (multicast source, unspecified)
+	NumFaults
+)
+
+// Packet is a decoded frame: its flow, and where its parts lie. It is scratch space of the worker, overwritten by every
+// Decode.
+type Packet struct {
+	Flow
+	// Frame is the Ethernet frame, cut after the IP datagram: padding is gone.
+	Frame []byte
+	// L3, L4 and Payload are offsets in Frame of the IP header, of what follows it, and of TCP's or UDP's payload.
+	// Payload equals L4 for other protocols.
+	L3, L4, Payload int
+	// TCPFlags is the set of TCP* flags, 0 for other protocols.
+	TCPFlags uint8
+	// TTL is the time to live or hop limit.
+	TTL uint8
+	// Fragment says that this is a part of a datagram; ports and offsets beyond L4 are not set.
+	Fragment bool
+}
+
+// IPLen is the length in bytes of the IP datagram, which IPVS counts as the packet's bytes.
+func (p *Packet) IPLen() int { return len(p.Frame) - p.L3 }
+
+// IPv4 is the IP header of an IPv4 packet.
+func (p *Packet) IPv4() *IPv4 { return (*IPv4)(p.Frame[p.L3:]) }
+
+// L4Bytes is the L4 header and what follows it.
+func (p *Packet) L4Bytes() []byte { return p.Frame[p.L4:] }
+
+// TCP is the header of a TCP packet.
+func (p *Packet) TCP() *TCP { return (*TCP)(p.Frame[p.L4:]) }
+
+// UDP is the header of a UDP packet.
+func (p *Packet) UDP() *UDP { return (*UDP)(p.Frame[p.L4:]) }
+
+// ICMP is the header of an ICMP packet.
+func (p *Packet) ICMP() *ICMP { return (*ICMP)(p.Frame[p.L4:]) }
+
+// Decode reads the frame into p. Unless it returns NoFault, p is not to be used. L4 checksums are not looked at: IPVS
+// forwards a packet with a wrong one, and the receiver judges it.
+func Decode(frame []byte, p *Packet) Fault {
+	eth, b, ok := ParseEth(frame)
+	if !ok {
+		return FaultShort
+	}
+	switch eth.Type() {
+	case EtherIPv4:
+		return decode4(frame, b, p)
+	default:
+		return FaultEtherType
+	}
+}
+
+func decode4(frame, b []byte, p *Packet) Fault {
+	if len(b) < IPv4Len {
+		return FaultShort
+	}
+	ip, l4, ok := ParseIPv4(b)
+	if !ok {
+		return FaultIPHeader
+	}
+	if !IPv4ChecksumOK(b) {
+		return FaultIPChecksum
+	}
+	src := ip.Src()
+	if src>>28 >= 0xe || src>>24 == 127 {
+		return FaultAddress // RFC 1122 section 3.2.1.3: never a source on a wire
+	}
+	p.Src, p.Dst, p.Proto = AddrFrom4(src), AddrFrom4(ip.Dst()), ip.Proto()
+	p.L3, p.L4 = EthLen, EthLen+ip.HeaderLen()
+	p.Frame = frame[:p.L4+len(l4)]
+	p.TTL = ip.TTL()
+	if p.Fragment = ip.IsFragment(); p.Fragment {
+		p.SrcPort, p.DstPort, p.TCPFlags, p.Payload = 0, 0, 0, p.L4
+		return NoFault
+	}
+	return p.decodeL4(l4)
+}
+
+func (p *Packet) decodeL4(b []byte) Fault {
+	p.TCPFlags = 0
+	switch p.Proto {
+	case ProtoTCP:
+		h, payload, ok := ParseTCP(b)
+		if !ok {
+			return l4Fault(b, TCPLen)
+		}
+		p.SrcPort, p.DstPort, p.TCPFlags = h.SrcPort(), h.DstPort(), h.Flags()
+		p.Payload = len(p.Frame) - len(payload)
+	case ProtoUDP:
+		h, _, ok := ParseUDP(b)
+		if !ok {
+			return l4Fault(b, UDPLen)
+		}
+		p.SrcPort, p.DstPort = h.SrcPort(), h.DstPort()
+		p.Payload = p.L4 + UDPLen
+	case ProtoICMP, ProtoICMPv6:
+		if len(b) < ICMPLen {
+			return FaultShort
+		}
+		p.SrcPort, p.DstPort, p.Payload = 0, 0, p.L4
+	case ProtoSCTP:
+		if len(b) < 12 {
+			return FaultShort
+		}
+		p.SrcPort, p.DstPort = binary.BigEndian.Uint16(b[0:2]), binary.BigEndian.Uint16(b[2:4])
+		p.Payload = p.L4 + 12
+	default:
+		p.SrcPort, p.DstPort, p.Payload = 0, 0, p.L4
+	}
+	return NoFault
+}
+
+func l4Fault(b []byte, headerLen int) Fault {
+	if len(b) < headerLen {
+		return FaultShort
+	}
+	return FaultL4Header
+}
+
+// DecodeQuoted reads the IPv4 packet that an ICMP error quotes, starting at b: only its IP header and the first eight
+// bytes behind it need be there (RFC 792), its total length may exceed b, and its checksums may be meaningless. Frame,
+// offsets and TCPFlags of q are relative to b. ok is false if the quote is too short or not a packet that has a flow.
+func DecodeQuoted(b []byte, q *Packet) bool {
+	if len(b) < IPv4Len || b[0]>>4 != 4 {
+		return false
+	}
+	ip := (*IPv4)(b)
+	n := ip.HeaderLen()
+	if n < IPv4Len || len(b) < n || ip.FragOffset() != 0 {
+		return false
+	}
+	q.Frame = b
+	q.Src, q.Dst, q.Proto = AddrFrom4(ip.Src()), AddrFrom4(ip.Dst()), ip.Proto()
+	q.L3, q.L4, q.Payload = 0, n, n
+	q.TTL, q.TCPFlags, q.Fragment = ip.TTL(), 0, ip.MF()
+	switch q.Proto {
+	case ProtoTCP, ProtoUDP, ProtoSCTP:
+		if len(b) < n+8 {
+			return false
+		}
+		q.SrcPort, q.DstPort = binary.BigEndian.Uint16(b[n:]), binary.BigEndian.Uint16(b[n+2:])
+		return true
+	}
+	q.SrcPort, q.DstPort = 0, 0
+	return false
+}

@@ -1,0 +1,136 @@
+package packet
+
+import "encoding/binary"
+
+// TCP flags.
+const (
+	TCPFin = 0x01
+	TCPSyn = 0x02
+	TCPRst = 0x04
+	TCPPsh = 0x08
+	TCPAck = 0x10
+	TCPUrg = 0x20
+)
+
+// TCPLen is the length in bytes of a TCP header without options.
+const TCPLen = 20
+
+// TCP is a view of the fixed part of a TCP header (RFC 9293 section 3.1).
+type TCP [TCPLen]byte
+
+// ParseTCP returns the header at the start of b and its payload. ok is false if b is cut short.
+func ParseTCP(b []byte) (h *TCP, payload []byte, ok bool) {
+	if len(b) < TCPLen {
+		return nil, nil, false
+	}
+	h = (*TCP)(b)
+	n := h.HeaderLen()
+	if n < TCPLen || len(b) < n {
+		return nil, nil, false
+	}
+	return h, b[n:], true
+}
+
+// SrcPort is the source port.
+func (h *TCP) SrcPort() uint16 { return binary.BigEndian.Uint16(h[0:2]) }
+
+// DstPort is the destination port.
+func (h *TCP) DstPort() uint16 { return binary.BigEndian.Uint16(h[2:4]) }
+
+// Seq is the sequence number.
+func (h *TCP) Seq() uint32 { return binary.BigEndian.Uint32(h[4:8]) }
+
+// Ack is the acknowledgment number.
+func (h *TCP) Ack() uint32 { return binary.BigEndian.Uint32(h[8:12]) }
+
+// HeaderLen is the length in bytes of the header with its options.
+func (h *TCP) HeaderLen() int { return int(h[12]>>4) * 4 }
+
+// Flags is the set of TCP* flags.
+func (h *TCP) Flags() uint8 { return h[13] }
+
+// Checksum is the checksum field as it stands.
+func (h *TCP) Checksum() uint16 { return binary.BigEndian.Uint16(h[16:18]) }
+
+// UDPLen is the length in bytes of a UDP header.
+const UDPLen = 8
+
+// UDP is a view of a UDP header (RFC 768).
+type UDP [UDPLen]byte
+
+// ParseUDP returns the header at the start of b and its payload. ok is false if b is cut short or its length field lies.
+func ParseUDP(b []byte) (h *UDP, payload []byte, ok bool) {
+	if len(b) < UDPLen {
+		return nil, nil, false
+	}
+	h = (*UDP)(b)
+	n := h.Len()
+	if n < UDPLen || n > len(b) {
+		return nil, nil, false
+	}
+	return h, b[UDPLen:n], true
+}
+
+// SrcPort is the source port.
+func (h *UDP) SrcPort() uint16 { return binary.BigEndian.Uint16(h[0:2]) }
+
+// DstPort is the destination port.
+func (h *UDP) DstPort() uint16 { return binary.BigEndian.Uint16(h[2:4]) }
+
+// Len is the length in bytes of the header and its payload.
+func (h *UDP) Len() int { return int(binary.BigEndian.Uint16(h[4:6])) }
+
+// Checksum is the checksum field as it stands; 0 means that the sender computed none.
+func (h *UDP) Checksum() uint16 { return binary.BigEndian.Uint16(h[6:8]) }
+
+// SetChecksum replaces the checksum field.
+func (h *UDP) SetChecksum(c uint16) { binary.BigEndian.PutUint16(h[6:8], c) }
+
+// ICMP types and codes (RFC 792).
+const (
+	ICMPEchoReply      = 0
+	ICMPUnreachable    = 3
+	ICMPSourceQuench   = 4
+	ICMPEcho           = 8
+	ICMPTimeExceeded   = 11
+	ICMPCodeNet        = 0 // of ICMPUnreachable
+	ICMPCodeHost       = 1 // of ICMPUnreachable
+	ICMPCodePort       = 3 // of ICMPUnreachable
+	ICMPCodeFragNeeded = 4 // of ICMPUnreachable
+)
+
+// ICMPLen is the length in bytes of an ICMP header.
+const ICMPLen = 8
+
+// ICMP is a view of an ICMP header (RFC 792) of either version.
+type ICMP [ICMPLen]byte
+
+// ParseICMP returns the header at the start of b and what follows it: the quoted packet in an error. ok is false if b is
+// cut short.
+func ParseICMP(b []byte) (h *ICMP, payload []byte, ok bool) {
+	if len(b) < ICMPLen {
+		return nil, nil, false
+	}
+	return (*ICMP)(b), b[ICMPLen:], true
+}
+
+// Type is the message's type.
+func (h *ICMP) Type() uint8 { return h[0] }
+
+// Code is the message's code within its type.
+func (h *ICMP) Code() uint8 { return h[1] }
+
+// Checksum is the checksum field as it stands.
+func (h *ICMP) Checksum() uint16 { return binary.BigEndian.Uint16(h[2:4]) }
+
+// SetChecksum replaces the checksum field.
+func (h *ICMP) SetChecksum(c uint16) { binary.BigEndian.PutUint16(h[2:4], c) }
+
+// MTU is the next hop's MTU in a fragmentation-needed message (RFC 1191 section 4).
+func (h *ICMP) MTU() int { return int(binary.BigEndian.Uint16(h[6:8])) }
+
+// IsError says that the message quotes a packet that IPVS relates to a connection: unreachable, source quench or time
+// exceeded.
+func (h *ICMP) IsError() bool {
+	return h[0] == ICMPUnreachable || h[0] == ICMPSourceQuench || h[0] == ICMPTimeExceeded
+}
