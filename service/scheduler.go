@@ -1,0 +1,48 @@
+package service
+
+import "uvs/packet"
+
+// Request is a new connection that wants a real server.
+type Request struct {
+	Service *VirtualService
+	// Flow is the first packet's: from the client to the VIP.
+	Flow packet.Flow
+	// Now is the time in nanoseconds on a clock that never jumps (CLOCK_BOOTTIME on the wire, virtual in the simulator).
+	Now int64
+}
+
+// Scheduler picks real servers for one virtual service and holds that service's scheduling state.
+type Scheduler interface {
+	// Pick returns the real server for a new connection, or nil when none can take it. servers is the published
+	// service's list, the latest added first. Every worker calls it at once, so it must not block or allocate (lblc and
+	// lblcr may, to remember a new destination).
+	Pick(r *Request, servers []*RealServer) *RealServer
+	// Changed tells of one change to the list, in the order the changes were made. It must be cheap; tables are built by
+	// Prepare. Calls are serialised with each other and with Prepare, but run beside Pick.
+	Changed(c Change)
+	// Prepare builds what Pick needs for this list, once after a series of changes and right before the list is
+	// published.
+	Prepare(servers []*RealServer)
+}
+
+// ChangeKind says what happened to a server in its service's list.
+type ChangeKind uint8
+
+// The kinds of change.
+const (
+	ServerAdded   ChangeKind = iota // at the head of the list
+	ServerEdited                    // weight, thresholds or method; also an edit that changes nothing
+	ServerRemoved                   // removed from the list
+	ServiceEdited                   // the service's flags changed
+)
+
+// Change is one change to a service's list of servers.
+type Change struct {
+	Kind ChangeKind
+	// Server is the one added, edited or removed; nil for ServiceEdited.
+	Server *RealServer
+	// Before and After are the lists before and after the change.
+	Before, After []*RealServer
+	// Flags are the scheduler's flags, after the change.
+	Flags SchedFlags
+}

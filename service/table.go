@@ -1,0 +1,103 @@
+package service
+
+import (
+	"uvs/packet"
+)
+
+// Table is the whole configuration that the packet path reads: immutable, published by one atomic pointer, built anew
+// for every change.
+type Table struct {
+	// Services in the order they were added.
+	Services []*VirtualService
+	// Servers resolves the server numbers in connection entries, removed servers included.
+	Servers *ServerIndex
+	// Generation counts publications.
+	Generation uint64
+
+	byAddr   map[addrKey]*VirtualService
+	byMark   map[markKey]*VirtualService
+	vips     map[packet.Addr]int // services that have the address, all protocols
+	ftp      bool                // a TCP service on port 21 exists
+	portZero bool                // a service on port 0 exists
+}
+
+type addrKey struct {
+	addr  packet.Addr
+	port  uint16
+	proto Proto
+}
+
+type markKey struct {
+	mark uint32
+	v6   bool
+}
+
+// NewTable builds a Table of services, whose keys must differ. The slice is kept.
+func NewTable(services []*VirtualService, servers *ServerIndex, generation uint64) *Table {
+	t := &Table{
+		Services: services, Servers: servers, Generation: generation,
+		byAddr: make(map[addrKey]*VirtualService, len(services)),
+		byMark: make(map[markKey]*VirtualService),
+		vips:   make(map[packet.Addr]int),
+	}
+	for _, vs := range services {
+		addr, port := packet.AddrFrom(vs.Addr.Addr()), vs.Addr.Port()
+		if vs.Mark != 0 {
+			t.byMark[markKey{vs.Mark, !addr.Is4()}] = vs
+			continue
+		}
+		t.byAddr[addrKey{addr, port, vs.Proto}] = vs
+		t.vips[addr]++
+		t.ftp = t.ftp || vs.Proto == TCP && port == 21
+		t.portZero = t.portZero || port == 0
+	}
+	return t
+}
+
+// Empty says that no service exists at all; IPVS then looks at nothing.
+func (t *Table) Empty() bool { return len(t.Services) == 0 }
+
+// Service returns the service with that very key, or nil.
+func (t *Table) Service(k Key) *VirtualService {
+	addr := packet.AddrFrom(k.Addr.Addr())
+	if k.Mark != 0 {
+		return t.byMark[markKey{k.Mark, !addr.Is4()}]
+	}
+	return t.byAddr[addrKey{addr, k.Addr.Port(), k.Proto}]
+}
+
+// Match returns the service that a packet to flow's destination with a firewall mark (0: none) belongs to, or nil. The
+// order is the kernel's (ip_vs_service_find): the mark; protocol, address and port; for TCP the data ports of an FTP
+// service on that address; port 0 of that address.
+func (t *Table) Match(f *packet.Flow, mark uint32) *VirtualService {
+	if mark != 0 {
+		if vs := t.byMark[markKey{mark, !f.Dst.Is4()}]; vs != nil {
+			return vs
+		}
+	}
+	proto := Proto(f.Proto)
+	if vs := t.byAddr[addrKey{f.Dst, f.DstPort, proto}]; vs != nil {
+		return vs
+	}
+	if t.ftp && proto == TCP && (f.DstPort == 20 || f.DstPort >= 1024) {
+		if vs := t.byAddr[addrKey{f.Dst, 21, TCP}]; vs != nil {
+			return vs
+		}
+	}
+	if t.portZero {
+		return t.byAddr[addrKey{f.Dst, 0, proto}]
+	}
+	return nil
+}
+
+// IsVIP says that some service by address has this address.
+func (t *Table) IsVIP(a packet.Addr) bool { return t.vips[a] > 0 }
+
+// VIPs calls yield for every address that a service has, in no order.
+func (t *Table) VIPs(yield func(packet.Addr) bool) {
+	for a := range t.vips {
+		if !yield(a) {
+			return
+		}
+	}
+}
