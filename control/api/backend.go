@@ -1,0 +1,42 @@
+package api
+
+import "context"
+
+// Backend is what the server stands on: package control implements it over the desired state and the packet path.
+//
+// Every method may be called by many goroutines at once and returns when ctx ends, with its error, leaving nothing half
+// done. Requests have passed Op.Check or ServiceKey.Check: required fields are there, no others are, names of protocols,
+// methods, tunnels and roles are known, addresses have no zone and are not IPv4-mapped. What remains is the backend's:
+// existence, ranges, scheduler and flag names, address kinds, families that do not fit.
+//
+// An error that wraps a Code is passed on with it, any other reaches the client as Internal with its text.
+type Backend interface {
+	// Change applies the operations of req in order as one change and reports on each; req.OnError is one of the three
+	// values, never empty. The reply has one result per operation. Changes are serialised: none sees half of another.
+	// The packet path sees the outcome by one swap, before Change returns. The error is for a change that could not be
+	// dealt with at all (shutting down, out of memory); then nothing was applied. A refused operation is not an error
+	// of Change but of its result.
+	Change(ctx context.Context, req *ChangeRequest) (*ChangeReply, error)
+
+	// Services returns all services in the kernel's list order, their servers latest added first, with counters; or
+	// just the one named by key. A key that names none is ServiceNotFound. The slice belongs to the caller.
+	Services(ctx context.Context, key *ServiceKey) ([]Service, error)
+
+	// Connections calls yield for each connection and template, in no particular order, without holding the table's
+	// locks while yield runs, since that may block on a slow reader. A connection that lives through the whole call is
+	// given exactly once; one that comes or goes meanwhile may be missing. It stops when yield fails and returns that
+	// error. A filter for a service that is not there is ServiceNotFound.
+	Connections(ctx context.Context, filter ConnectionFilter, yield func(*Connection) error) error
+
+	// Timeouts returns what ipvsadm -L --timeout shows.
+	Timeouts(ctx context.Context) (Timeouts, error)
+
+	// Daemons returns the running sync daemons, master first, with defaults filled in.
+	Daemons(ctx context.Context) ([]Daemon, error)
+
+	// Status returns the director's state; see Status.
+	Status(ctx context.Context) (*Status, error)
+
+	// Version says what runs.
+	Version(ctx context.Context) (Version, error)
+}
