@@ -13,6 +13,8 @@ type Table struct {
 	Servers *ServerIndex
 	// Generation counts publications.
 	Generation uint64
+	// ServiceSlots and ServerSlots are the lengths that arrays of counters by Index need.
+	ServiceSlots, ServerSlots int
 
 	byAddr   map[addrKey]*VirtualService
 	byMark   map[markKey]*VirtualService
@@ -40,7 +42,11 @@ func NewTable(services []*VirtualService, servers *ServerIndex, generation uint6
 		byMark: make(map[markKey]*VirtualService),
 		vips:   make(map[packet.Addr]int),
 	}
+	if servers != nil {
+		t.ServerSlots = servers.Cap()
+	}
 	for _, vs := range services {
+		t.ServiceSlots = max(t.ServiceSlots, int(vs.Index)+1)
 		addr, port := packet.AddrFrom(vs.Addr.Addr()), vs.Addr.Port()
 		if vs.Mark != 0 {
 			t.byMark[markKey{vs.Mark, !addr.Is4()}] = vs
