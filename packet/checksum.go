@@ -69,3 +69,8 @@ func Update32(c uint16, old, new uint32) uint16 {
 func UpdatePartial32(c uint16, old, new uint32) uint16 {
 	return Fold(uint64(c) + uint64(^old) + uint64(new))
 }
+
+// Update48 is Update16 for an address and a port at once.
+func Update48(c uint16, oldAddr, newAddr uint32, oldPort, newPort uint16) uint16 {
+	return ^Fold(uint64(^c) + uint64(^oldAddr) + uint64(newAddr) + uint64(^oldPort) + uint64(newPort))
+}

@@ -80,6 +80,9 @@ func (h *IPv4) SetFrag(df, mf bool, offset int) {
 // TTL is the time to live.
 func (h *IPv4) TTL() uint8 { return h[8] }
 
+// SetTTL replaces the time to live; the checksum is not updated.
+func (h *IPv4) SetTTL(ttl uint8) { h[8] = ttl }
+
 // DecTTL lowers the time to live by one and mends the checksum (RFC 1141). The TTL must not be 0.
 func (h *IPv4) DecTTL() {
 	h[8]--

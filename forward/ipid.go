@@ -1,0 +1,25 @@
+package forward
+
+import (
+	"hash/maphash"
+	"sync/atomic"
+)
+
+// ids are the counters that IP identifications are drawn from, one per hash of addresses and protocol. A single counter
+// would tell everybody how many packets the director makes (RFC 7739 section 4); one per pair of hosts has no bound.
+// They are shared by all workers, who draw from them only for packets of their own making.
+var ids [1024]atomic.Uint32
+
+var idSeed = maphash.MakeSeed()
+
+type idKey struct {
+	src, dst uint32
+	proto    uint8
+}
+
+// nextID is the identification for the next packet without DF from src to dst.
+func nextID(src, dst uint32, proto uint8) uint16 {
+	h := maphash.Comparable(idSeed, idKey{src, dst, proto})
+	// The hash's other bits make pairs that share a counter start at different places.
+	return uint16(ids[h%uint64(len(ids))].Add(1)) + uint16(h>>32)
+}

@@ -1,0 +1,54 @@
+package forward
+
+import (
+	"encoding/binary"
+
+	"uvs/packet"
+)
+
+// NATErrorIn turns an ICMP error that the client or a router on its side sent about a packet of the virtual service
+// into one about the packet that the real server sent: p's destination becomes the server, and in the quoted packet q
+// the source (virtual address and port) becomes server and port. q is what packet.DecodeQuoted made of the bytes behind
+// p's ICMP header. The quoted L4 checksum is left alone, as IPVS does: it is often cut off or was never complete. The
+// TTL is left to the caller.
+func NATErrorIn(p *packet.Packet, v *packet.Vnet, q *packet.Packet, server packet.Addr, port uint16) {
+	p.IPv4().SetDst(server.V4())
+	p.Dst = server
+	old := quoteSum(q)
+	ip := q.IPv4()
+	ip.SetSrc(server.V4())
+	binary.BigEndian.PutUint16(q.Frame[q.L4:], port)
+	q.Src, q.SrcPort = server, port
+	mendICMP(p, v, q, old)
+}
+
+// NATErrorOut turns an ICMP error that the real server or a router on its side sent about a packet of the client into
+// one about the packet that the client sent: p's source becomes the virtual address, whoever sent it, and in the quoted
+// packet q the destination (server and port) becomes virtual and vport. Everything else is as NATErrorIn has it.
+func NATErrorOut(p *packet.Packet, v *packet.Vnet, q *packet.Packet, virtual packet.Addr, vport uint16) {
+	p.IPv4().SetSrc(virtual.V4())
+	p.Src = virtual
+	old := quoteSum(q)
+	ip := q.IPv4()
+	ip.SetDst(virtual.V4())
+	binary.BigEndian.PutUint16(q.Frame[q.L4+2:], vport)
+	q.Dst, q.DstPort = virtual, vport
+	mendICMP(p, v, q, old)
+}
+
+// quoteSum is the sum of the quoted bytes that a translation changes: the IP header and the ports.
+func quoteSum(q *packet.Packet) uint64 {
+	return packet.Sum(q.Frame[:q.L4+4], 0)
+}
+
+// mendICMP computes the quoted IP header's checksum, which a router may have left stale and IPVS sets right, then brings
+// p's ICMP checksum from the quoted bytes' old sum to what they are now.
+func mendICMP(p *packet.Packet, v *packet.Vnet, q *packet.Packet, old uint64) {
+	packet.FixIPv4Checksum(q.Frame)
+	if partial(p, v) {
+		return // ICMP has no pseudo-header: the device sums the whole message
+	}
+	h := p.ICMP()
+	s := uint64(^h.Checksum()) + uint64(^packet.Fold(old)) + uint64(packet.Fold(quoteSum(q)))
+	h.SetChecksum(^packet.Fold(s))
+}
