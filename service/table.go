@@ -19,8 +19,9 @@ type Table struct {
 	byAddr   map[addrKey]*VirtualService
 	byMark   map[markKey]*VirtualService
 	vips     map[packet.Addr]int // services that have the address, all protocols
-	ftp      bool                // a TCP service on port 21 exists
-	portZero bool                // a service on port 0 exists
+	lowest   packet.Addr
+	ftp      bool // a TCP service on port 21 exists
+	portZero bool // a service on port 0 exists
 }
 
 type addrKey struct {
@@ -54,6 +55,9 @@ func NewTable(services []*VirtualService, servers *ServerIndex, generation uint6
 		}
 		t.byAddr[addrKey{addr, port, vs.Proto}] = vs
 		t.vips[addr]++
+		if addr.Is4() && (t.lowest.IsZero() || addr.V4() < t.lowest.V4()) {
+			t.lowest = addr
+		}
 		t.ftp = t.ftp || vs.Proto == TCP && port == 21
 		t.portZero = t.portZero || port == 0
 	}
@@ -107,3 +111,6 @@ func (t *Table) VIPs(yield func(packet.Addr) bool) {
 		}
 	}
 }
+
+// LowestVIP is the lowest IPv4 address that a service has, or the zero Addr.
+func (t *Table) LowestVIP() packet.Addr { return t.lowest }
