@@ -1,0 +1,42 @@
+# uvs: every target that a person calls has its explanation behind ##; `make help` lists them.
+SHELL := /bin/bash
+GO ?= go
+VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
+LDFLAGS := -s -w -X main.version=$(VERSION)
+COMMANDS := uvsd uvsadm
+
+.DEFAULT_GOAL := help
+.PHONY: help
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+.PHONY: build
+build: ## static binaries of all commands in bin/
+	@mkdir -p bin
+	CGO_ENABLED=0 $(GO) build -trimpath -ldflags '$(LDFLAGS)' -o bin/ $(addprefix ./cmd/,$(COMMANDS))
+
+.PHONY: demo
+demo: build ## the main job on the built-in lab: DR and NAT with real clients and servers (KEEP=1 leaves it up)
+	@CGO_ENABLED=0 $(GO) build -trimpath -o bin/uvsdemo ./lab/demo
+	@bin/uvsdemo $(if $(KEEP),--keep)
+
+.PHONY: test
+test: ## everything that guards uvs: lint, unit, race, allocations, fuzz seeds, end to end (as root)
+	@scripts/test.sh
+
+.PHONY: lint
+lint: ## gofmt, go vet, staticcheck
+	@scripts/lint.sh
+
+.PHONY: bench
+bench: ## benchmarks beside the code, with allocations
+	$(GO) test -run XXX -bench . -benchmem ./...
+
+.PHONY: fuzz
+fuzz: ## fuzz every target for FUZZTIME (default 30s) each
+	@scripts/fuzz.sh $(or $(FUZZTIME),30s)
+
+.PHONY: clean
+clean: ## remove what was built, and labs that demo KEEP=1 left
+	@if [ -x bin/uvsdemo ]; then bin/uvsdemo --remove; fi
+	rm -rf bin

@@ -1,0 +1,101 @@
+// Package archtest keeps the rules about which package may import which.
+package archtest
+
+import (
+	"encoding/json"
+	"errors"
+	"io"
+	"os/exec"
+	"slices"
+	"strings"
+	"testing"
+)
+
+// rules names, for each package of the module, the others that its non-test code may import. "x/..." stands for x and all
+// below it. A new edge is a decision: write it here and say why in ARCHITECTURE.md.
+var rules = map[string][]string{
+	"packet":             {},
+	"service":            {"packet"},
+	"sched":              {"service", "packet"},
+	"conntrack":          {"service", "packet"},
+	"forward":            {"packet"},
+	"dataplane/link":     {"packet"},
+	"dataplane/nexthop":  {"packet"},
+	"dataplane/guard":    {"packet"},
+	"dataplane/fragment": {"packet"},
+	"dataplane":          {"forward", "conntrack", "service", "packet", "dataplane/..."},
+	"control/api":        {"service"},
+	"control/ipvsadm":    {"control/api"},
+	"control":            {"control/api", "dataplane/...", "conntrack", "sched", "service", "packet"},
+	"lab":                {},
+	"cmd/uvsd":           {"control/...", "dataplane/...", "conntrack", "sched", "service", "packet"},
+	"cmd/uvsadm":         {"control/api", "control/ipvsadm"},
+	"lab/demo":           {"lab"},
+	"e2e":                {"lab"},
+}
+
+// outside names the modules whose use is confined to some packages.
+var outside = map[string][]string{
+	"github.com/google/gopacket":     {"bench/..."},
+	"github.com/mdlayher/packet":     {"dataplane/...", "ha/...", "health", "lab/...", "bench/..."},
+	"github.com/vishvananda/netlink": {"dataplane/...", "ha/...", "lab/...", "bench/...", "cmd/uvsd"},
+	"github.com/google/nftables":     {"dataplane/guard", "lab/..."},
+	"golang.org/x/sys/unix":          {"dataplane/...", "ha/...", "health", "lab/...", "bench/...", "control/api", "cmd/..."},
+	"go.uber.org/zap":                {"dataplane/...", "control/...", "ha/...", "health", "cmd/...", "web"},
+	"github.com/cespare/xxhash/v2":   {"conntrack", "sched", "bench/..."},
+	"github.com/gaissmai/bart":       {"dataplane/nexthop"},
+}
+
+type listed struct {
+	ImportPath string
+	Imports    []string
+}
+
+func TestImportsFollowTheRules(t *testing.T) {
+	for _, p := range list(t) {
+		name := strings.TrimPrefix(p.ImportPath, "uvs/")
+		allowed, known := rules[name]
+		if !known && name != "internal/archtest" {
+			t.Errorf("package %s has no rule: say in this test what it may import", name)
+			continue
+		}
+		for _, imp := range p.Imports {
+			if own, ok := strings.CutPrefix(imp, "uvs/"); ok && !matches(allowed, own) {
+				t.Errorf("package %s imports %s, which its rule doesn't allow", name, own)
+			}
+			for module, users := range outside {
+				if (imp == module || strings.HasPrefix(imp, module+"/")) && !matches(users, name) {
+					t.Errorf("package %s imports %s, which is confined to %v", name, imp, users)
+				}
+			}
+		}
+	}
+}
+
+func matches(patterns []string, name string) bool {
+	return slices.ContainsFunc(patterns, func(p string) bool {
+		if base, ok := strings.CutSuffix(p, "/..."); ok {
+			return name == base || strings.HasPrefix(name, base+"/")
+		}
+		return p == name
+	})
+}
+
+func list(t *testing.T) []listed {
+	t.Helper()
+	out, err := exec.Command("go", "list", "-json=ImportPath,Imports", "uvs/...").Output()
+	if err != nil {
+		t.Fatalf("go list: %v", err)
+	}
+	var all []listed
+	for d := json.NewDecoder(strings.NewReader(string(out))); ; {
+		var p listed
+		switch err := d.Decode(&p); {
+		case errors.Is(err, io.EOF):
+			return all
+		case err != nil:
+			t.Fatalf("go list's output: %v", err)
+		}
+		all = append(all, p)
+	}
+}

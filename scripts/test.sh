@@ -1,0 +1,28 @@
+#!/usr/bin/env bash
+# Everything that guards uvs, suite by suite, each with its time. Needs root: the suites make network namespaces.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+if [ "$(id -u)" != 0 ]; then
+	echo "make test makes network namespaces and needs root: run 'sudo make test' (make demo works without)" >&2
+	exit 1
+fi
+scripts/deps.sh gcc libc6-dev curl iperf3
+times=()
+suite() { # suite NAME COMMAND...
+	local name=$1 start=$SECONDS
+	shift
+	echo "=== $name"
+	"$@"
+	times+=("$(printf '%-28s %4d s' "$name" $((SECONDS - start)))")
+	echo "=== $name: $((SECONDS - start)) s"
+}
+all=$SECONDS
+packages=$(go list ./... | grep -v '^uvs/e2e')
+suite "build" make -s build
+suite "lint" scripts/lint.sh
+suite "unit, with race detector" go test -race -timeout 8m $packages
+suite "allocations, without it" go test -timeout 5m -run 'Alloc' $packages
+suite "end to end" go test -timeout 9m -count=1 ./e2e/...
+echo
+printf '%s\n' "${times[@]}"
+printf '%-28s %4d s\n' "all" $((SECONDS - all))
