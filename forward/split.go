@@ -125,4 +125,3 @@ func clearUncopied(opts []byte) {
 		opts = opts[n:]
 	}
 }
-

@@ -41,6 +41,9 @@ func (h *IPv4) HeaderLen() int { return int(h[0]&15) * 4 }
 // TOS is the type of service: six bits DSCP, two bits ECN.
 func (h *IPv4) TOS() uint8 { return h[1] }
 
+// SetTOS replaces the type of service; the checksum is not updated.
+func (h *IPv4) SetTOS(tos uint8) { h[1] = tos }
+
 // TotalLen is the length in bytes of the header and its payload.
 func (h *IPv4) TotalLen() int { return int(binary.BigEndian.Uint16(h[2:4])) }
 

@@ -1,0 +1,255 @@
+// Package fragment gathers the fragments of IPv4 datagrams until each datagram is whole, so that all of it goes to one
+// real server, and sends it on in the pieces in which it came, as IPVS does. What it holds is bounded in bytes, per
+// source too, and in time.
+package fragment
+
+import (
+	"slices"
+	"sync/atomic"
+	"time"
+
+	"uvs/packet"
+)
+
+// Limits bound what a Table holds. Zero fields mean the defaults.
+type Limits struct {
+	// Bytes is the memory for all incomplete datagrams: the oldest give way. Default 8 MiB.
+	Bytes int
+	// PerSource is the same for those of one source address: its own oldest give way. Default a quarter of Bytes.
+	PerSource int
+	// Timeout is how long after its first fragment arrived a datagram must be whole. Default 30 s, as in Linux.
+	Timeout time.Duration
+	// MaxDistance is how many fragments of other datagrams the same source may send between two of one; a datagram
+	// continued later starts anew, since its identification may have come round again. Default 64, as in Linux;
+	// negative means no limit.
+	MaxDistance int
+}
+
+// overhead is what a fragment and its datagram cost in bytes beside the data, roughly.
+const overhead = 256
+
+// maxPieces is how many fragments a datagram may have: 64 KiB cut for an MTU of 68 is 1366.
+const maxPieces = 2048
+
+// Table holds incomplete datagrams. It belongs to one goroutine, but for Stats.
+type Table struct {
+	limits  Limits
+	bytes   int
+	byKey   map[key]*Datagram
+	sources map[uint32]*source
+	oldest  *Datagram // in order of arrival of their first fragments
+	newest  *Datagram
+
+	received, reassembled, datagrams, held                          atomic.Uint64
+	duplicate, overlapping, malformed, stale, timedOut, evicted, ce atomic.Uint64
+}
+
+// Stats count fragments (frames) since the table was made. Received is the sum of all others but Datagrams.
+type Stats struct {
+	Received    uint64 // taken by Add
+	Reassembled uint64 // that became part of a whole datagram
+	Held        uint64 // waiting for the rest, now
+	Duplicate   uint64 // dropped: all their bytes were there already
+	Overlapping uint64 // dropped with their datagram: a part of their bytes was there, or they contradict its length
+	Malformed   uint64 // dropped: no fragment at all, not a multiple of 8 bytes, or beyond 64 KiB
+	Stale       uint64 // dropped: the source went on too far (Limits.MaxDistance)
+	TimedOut    uint64 // dropped: the rest didn't come in time
+	Evicted     uint64 // dropped: no room
+	Congested   uint64 // dropped: some fragments of the datagram say ECN-capable and others do not (RFC 3168 section 5.3)
+	Datagrams   uint64 // whole datagrams handed out
+}
+
+// key is what the fragments of a datagram share (RFC 791 section 3.2).
+type key struct {
+	src, dst uint32
+	id       uint16
+	proto    uint8
+}
+
+// source is what the table knows of one source address.
+type source struct {
+	bytes  int
+	count  int // fragments received, to measure Limits.MaxDistance
+	oldest *Datagram
+	newest *Datagram
+}
+
+// piece is the payload of one fragment.
+type piece struct {
+	at   int // offset in the datagram's payload
+	data []byte
+}
+
+func (p *piece) end() int { return p.at + len(p.data) }
+
+// New returns an empty table.
+func New(l Limits) *Table {
+	if l.Bytes <= 0 {
+		l.Bytes = 8 << 20
+	}
+	if l.PerSource <= 0 {
+		l.PerSource = l.Bytes / 4
+	}
+	if l.Timeout <= 0 {
+		l.Timeout = 30 * time.Second
+	}
+	if l.MaxDistance == 0 {
+		l.MaxDistance = 64
+	}
+	return &Table{limits: l, byKey: map[key]*Datagram{}, sources: map[uint32]*source{}}
+}
+
+// Add takes a fragment, an Ethernet frame without virtio-net header that packet.Decode has accepted, and copies what it
+// keeps. It returns the whole datagram if this was the last part that lacked, else nil: the fragment is held, or was
+// dropped and counted. now is in nanoseconds of a clock that doesn't go back.
+func (t *Table) Add(frame []byte, now int64) *Datagram {
+	t.Expire(now)
+	t.received.Add(1)
+	_, b, ok := packet.ParseEth(frame)
+	if !ok {
+		t.malformed.Add(1)
+		return nil
+	}
+	ip, data, ok := packet.ParseIPv4(b)
+	if !ok || !ip.IsFragment() || len(data) == 0 || ip.MF() && len(data)%8 != 0 ||
+		ip.HeaderLen()+ip.FragOffset()+len(data) > 0xffff {
+		t.malformed.Add(1)
+		return nil
+	}
+	k := key{ip.Src(), ip.Dst(), ip.ID(), ip.Proto()}
+	d := t.byKey[k]
+	if d != nil && t.tooFar(d) {
+		t.drop(d, &t.stale)
+		d = nil
+	}
+	if d == nil {
+		d = t.start(k, now)
+	}
+	d.src.count++
+	d.seen = d.src.count
+	return t.insert(d, frame, ip, data)
+}
+
+// tooFar says that d's source has sent so many fragments since d's last that its identification may belong to another
+// datagram by now.
+func (t *Table) tooFar(d *Datagram) bool {
+	return t.limits.MaxDistance > 0 && d.src.count-d.seen > t.limits.MaxDistance
+}
+
+// insert puts a fragment in its place in d.
+func (t *Table) insert(d *Datagram, frame []byte, ip *packet.IPv4, data []byte) *Datagram {
+	at := ip.FragOffset()
+	end := at + len(data)
+	i, _ := slices.BinarySearchFunc(d.pieces, at, func(p piece, at int) int { return p.end() - 1 - at })
+	// pieces[i] is the first that ends behind at.
+	if d.covers(i, at, end) {
+		t.duplicate.Add(1)
+		return nil
+	}
+	overlaps := i < len(d.pieces) && d.pieces[i].at < end
+	contradicts := d.total >= 0 && (end > d.total || !ip.MF()) || !ip.MF() && len(d.pieces) > 0 && d.pieces[len(d.pieces)-1].end() > end
+	if overlaps || contradicts {
+		t.overlapping.Add(1)
+		t.drop(d, &t.overlapping)
+		return nil
+	}
+	if len(d.pieces) == maxPieces {
+		t.evicted.Add(1)
+		t.drop(d, &t.evicted)
+		return nil
+	}
+	if !t.makeRoom(d, len(data)+overhead) {
+		t.evicted.Add(1)
+		t.drop(d, &t.evicted)
+		return nil
+	}
+
+	d.pieces = slices.Insert(d.pieces, i, piece{at, slices.Clone(data)})
+	t.held.Add(1)
+	d.have += len(data)
+	if !ip.MF() {
+		d.total = end
+	}
+	if at == 0 {
+		d.head = slices.Clone(frame[:packet.EthLen+ip.HeaderLen()])
+	}
+	size := ip.HeaderLen() + len(data)
+	d.maxSize = max(d.maxSize, size)
+	if ip.DF() {
+		d.maxDF = max(d.maxDF, size)
+	}
+	d.ecn |= 1 << (ip.TOS() & 3)
+	if d.have != d.total {
+		return nil
+	}
+	return t.finish(d)
+}
+
+// covers says that the bytes from at to end are all there, pieces[i] being the first that could hold any.
+func (d *Datagram) covers(i, at, end int) bool {
+	for ; i < len(d.pieces) && d.pieces[i].at <= at; i++ {
+		if at = d.pieces[i].end(); at >= end {
+			return true
+		}
+	}
+	return false
+}
+
+// finish takes d, which is complete, out of the table and joins its pieces.
+func (t *Table) finish(d *Datagram) *Datagram {
+	ce, ok := joinECN(d.ecn)
+	n := len(d.head) - packet.EthLen + d.total
+	if !ok || n > 0xffff {
+		if ok {
+			t.drop(d, &t.malformed)
+		} else {
+			t.drop(d, &t.ce)
+		}
+		return nil
+	}
+	t.remove(d)
+	t.held.Add(^uint64(len(d.pieces) - 1))
+	t.reassembled.Add(uint64(len(d.pieces)))
+	t.datagrams.Add(1)
+	d.join(ce)
+	return d
+}
+
+// joinECN says what the whole datagram's ECN field becomes when its fragments' fields were those in the set bits (bit n:
+// value n occurred): congestion experienced if any had it. ok is false if capable and not capable are mixed.
+func joinECN(set uint8) (ce, ok bool) {
+	const notECT, hasCE = 1 << 0, 1 << 3
+	return set&hasCE != 0, set == notECT || set&notECT == 0
+}
+
+// Expire drops the datagrams whose time is up. Add calls it too.
+func (t *Table) Expire(now int64) {
+	for t.oldest != nil && now-t.oldest.arrived >= int64(t.limits.Timeout) {
+		t.drop(t.oldest, &t.timedOut)
+	}
+}
+
+// Deadline is the time at which Expire has something to do, or 0 when nothing is held.
+func (t *Table) Deadline() int64 {
+	if t.oldest == nil {
+		return 0
+	}
+	return t.oldest.arrived + int64(t.limits.Timeout)
+}
+
+// Stats returns the table's counters. It may be called from any goroutine.
+func (t *Table) Stats() Stats {
+	return Stats{
+		Received:    t.received.Load(),
+		Reassembled: t.reassembled.Load(),
+		Held:        t.held.Load(),
+		Duplicate:   t.duplicate.Load(),
+		Overlapping: t.overlapping.Load(),
+		Malformed:   t.malformed.Load(),
+		Stale:       t.stale.Load(),
+		TimedOut:    t.timedOut.Load(),
+		Evicted:     t.evicted.Load(),
+		Congested:   t.ce.Load(),
+		Datagrams:   t.datagrams.Load(),
+	}
+}
