@@ -6,20 +6,20 @@ import (
 )
 
 // Datagram is an IPv4 datagram that came in fragments. Once Add has returned it, it is whole, the caller's, and no
-// longer in the table.
+// longer in the gatherer.
 type Datagram struct {
 	key              key
 	src              *source
-	prev, next       *Datagram // neighbours in the table's list
+	prev, next       *Datagram // neighbours in the gatherer's list
 	srcPrev, srcNext *Datagram // neighbours in the source's list
 	arrived          int64     // when the first fragment came
 	seen             int       // source.count at the last fragment
-	bytes            int       // what it costs, as charged to table and source
+	bytes            int       // what it costs, as charged to gatherer and source
 	pieces           []piece   // in order, without overlap
 	have             int       // bytes in pieces
 	total            int       // bytes of the datagram's payload, -1 until the last fragment came
 	head             []byte    // Ethernet and IP header of the first fragment
-	maxSize          int       // longest fragment, IP header included
+	largest          int       // longest fragment, IP header included
 	maxDF            int       // longest with DF
 	ecn              uint8     // bit n: a fragment with ECN field n came
 	buf              []byte    // the whole, virtio-net header first
@@ -41,7 +41,7 @@ func (d *Datagram) join(ce bool) {
 	ip := (*packet.IPv4)(b)
 	ip.SetTotalLen(len(b))
 	// As Linux has it, the whole keeps DF only if the longest fragment had it: then the sender probes the path.
-	ip.SetFrag(d.maxDF == d.maxSize, false, 0)
+	ip.SetFrag(d.maxDF == d.largest, false, 0)
 	if ce {
 		ip.SetTOS(ip.TOS() | 3)
 	}
@@ -58,16 +58,16 @@ func (d *Datagram) Vnet() *packet.Vnet { return (*packet.Vnet)(d.buf) }
 // fragment field are those of a whole datagram. It may be decoded and rewritten in place.
 func (d *Datagram) Frame() []byte { return d.buf[packet.VnetLen:] }
 
-// Fragments is how many fragments it came in.
-func (d *Datagram) Fragments() int { return len(d.ends) }
+// Pieces is how many fragments it came in.
+func (d *Datagram) Pieces() int { return len(d.ends) }
 
-// MaxSize is the length in bytes of the longest fragment, IP header included. An encapsulated datagram is cut to this
+// Largest is the length in bytes of the longest fragment, IP header included. An encapsulated datagram is cut to this
 // size, as IPVS does it, if the way out does not ask for less.
-func (d *Datagram) MaxSize() int { return d.maxSize }
+func (d *Datagram) Largest() int { return d.largest }
 
 // Emit calls emit for each fragment of whole, in order: head (virtio-net, Ethernet and IP header) followed by body, in
 // one frame. whole is Frame, rewritten; it is cut where the datagram was cut when it came, or, if its length has changed
-// or a piece exceeds mtu (IP bytes of the way out), to the length of the longest piece or mtu. Heads and bodies stay as
+// or a piece exceeds mtu (IP bytes of the way out; 0 means no limit), to the length of the longest piece or mtu. Heads and bodies stay as
 // they are for as long as whole does. It returns false, having emitted nothing, if whole is no IPv4 frame or mtu holds
 // no header.
 func (d *Datagram) Emit(whole []byte, mtu int, emit func(head, body []byte)) bool {
@@ -79,11 +79,14 @@ func (d *Datagram) Emit(whole []byte, mtu int, emit func(head, body []byte)) boo
 	if !ok {
 		return false
 	}
+	if mtu <= 0 {
+		mtu = 0xffff
+	}
 	headLen := forward.FrameHead + ip.HeaderLen()
 	if len(payload) == d.ends[len(d.ends)-1] && d.longest()+ip.HeaderLen() <= mtu {
 		return forward.SplitAt(make([]byte, len(d.ends)*headLen), whole, d.ends, emit)
 	}
-	mtu = min(mtu, d.maxSize)
+	mtu = min(mtu, d.largest)
 	count := len(payload)/max(1, (mtu-ip.HeaderLen())&^7) + 1
 	if mtu < ip.HeaderLen()+8 {
 		return false

@@ -11,7 +11,7 @@ import (
 	"uvs/packet"
 )
 
-// Limits bound what a Table holds. Zero fields mean the defaults.
+// Limits bound what a Gatherer holds. Zero fields mean the defaults.
 type Limits struct {
 	// Bytes is the memory for all incomplete datagrams: the oldest give way. Default 8 MiB.
 	Bytes int
@@ -31,8 +31,8 @@ const overhead = 256
 // maxPieces is how many fragments a datagram may have: 64 KiB cut for an MTU of 68 is 1366.
 const maxPieces = 2048
 
-// Table holds incomplete datagrams. It belongs to one goroutine, but for Stats.
-type Table struct {
+// Gatherer holds incomplete datagrams. It belongs to one goroutine, but for Stats.
+type Gatherer struct {
 	limits  Limits
 	bytes   int
 	byKey   map[key]*Datagram
@@ -40,11 +40,13 @@ type Table struct {
 	oldest  *Datagram // in order of arrival of their first fragments
 	newest  *Datagram
 
-	received, reassembled, datagrams, held                          atomic.Uint64
-	duplicate, overlapping, malformed, stale, timedOut, evicted, ce atomic.Uint64
+	discarded int // by the call under way
+
+	received, reassembled, datagrams, held                                atomic.Uint64
+	duplicate, overlapping, malformed, stale, timedOut, evicted, mixedECN atomic.Uint64
 }
 
-// Stats count fragments (frames) since the table was made. Received is the sum of all others but Datagrams.
+// Stats count fragments (frames) since the gatherer was made. Received is the sum of all others but Datagrams.
 type Stats struct {
 	Received    uint64 // taken by Add
 	Reassembled uint64 // that became part of a whole datagram
@@ -55,7 +57,7 @@ type Stats struct {
 	Stale       uint64 // dropped: the source went on too far (Limits.MaxDistance)
 	TimedOut    uint64 // dropped: the rest didn't come in time
 	Evicted     uint64 // dropped: no room
-	Congested   uint64 // dropped: some fragments of the datagram say ECN-capable and others do not (RFC 3168 section 5.3)
+	MixedECN    uint64 // dropped: some fragments of the datagram say ECN-capable and others do not (RFC 3168 section 5.3)
 	Datagrams   uint64 // whole datagrams handed out
 }
 
@@ -66,7 +68,7 @@ type key struct {
 	proto    uint8
 }
 
-// source is what the table knows of one source address.
+// source is what a Gatherer knows of one source address.
 type source struct {
 	bytes  int
 	count  int // fragments received, to measure Limits.MaxDistance
@@ -82,8 +84,8 @@ type piece struct {
 
 func (p *piece) end() int { return p.at + len(p.data) }
 
-// New returns an empty table.
-func New(l Limits) *Table {
+// New returns an empty gatherer.
+func New(l Limits) *Gatherer {
 	if l.Bytes <= 0 {
 		l.Bytes = 8 << 20
 	}
@@ -96,76 +98,74 @@ func New(l Limits) *Table {
 	if l.MaxDistance == 0 {
 		l.MaxDistance = 64
 	}
-	return &Table{limits: l, byKey: map[key]*Datagram{}, sources: map[uint32]*source{}}
+	return &Gatherer{limits: l, byKey: map[key]*Datagram{}, sources: map[uint32]*source{}}
 }
 
 // Add takes a fragment, an Ethernet frame without virtio-net header that packet.Decode has accepted, and copies what it
 // keeps. It returns the whole datagram if this was the last part that lacked, else nil: the fragment is held, or was
-// dropped and counted. now is in nanoseconds of a clock that doesn't go back.
-func (t *Table) Add(frame []byte, now int64) *Datagram {
-	t.Expire(now)
-	t.received.Add(1)
+// dropped. discarded is how many fragments have been dropped, this one or held ones. now is in nanoseconds of a clock
+// that doesn't go back.
+func (g *Gatherer) Add(frame []byte, now int64) (d *Datagram, discarded int) {
+	n := g.Expire(now)
+	d = g.add(frame, now)
+	return d, n + g.takeDiscarded()
+}
+
+func (g *Gatherer) add(frame []byte, now int64) *Datagram {
+	g.received.Add(1)
 	_, b, ok := packet.ParseEth(frame)
 	if !ok {
-		t.malformed.Add(1)
-		return nil
+		return g.refuse(&g.malformed)
 	}
 	ip, data, ok := packet.ParseIPv4(b)
 	if !ok || !ip.IsFragment() || len(data) == 0 || ip.MF() && len(data)%8 != 0 ||
 		ip.HeaderLen()+ip.FragOffset()+len(data) > 0xffff {
-		t.malformed.Add(1)
-		return nil
+		return g.refuse(&g.malformed)
 	}
 	k := key{ip.Src(), ip.Dst(), ip.ID(), ip.Proto()}
-	d := t.byKey[k]
-	if d != nil && t.tooFar(d) {
-		t.drop(d, &t.stale)
+	d := g.byKey[k]
+	if d != nil && g.tooFar(d) {
+		g.drop(d, &g.stale)
 		d = nil
 	}
 	if d == nil {
-		d = t.start(k, now)
+		d = g.start(k, now)
 	}
 	d.src.count++
 	d.seen = d.src.count
-	return t.insert(d, frame, ip, data)
+	return g.insert(d, frame, ip, data)
 }
 
 // tooFar says that d's source has sent so many fragments since d's last that its identification may belong to another
 // datagram by now.
-func (t *Table) tooFar(d *Datagram) bool {
-	return t.limits.MaxDistance > 0 && d.src.count-d.seen > t.limits.MaxDistance
+func (g *Gatherer) tooFar(d *Datagram) bool {
+	return g.limits.MaxDistance > 0 && d.src.count-d.seen > g.limits.MaxDistance
 }
 
 // insert puts a fragment in its place in d.
-func (t *Table) insert(d *Datagram, frame []byte, ip *packet.IPv4, data []byte) *Datagram {
+func (g *Gatherer) insert(d *Datagram, frame []byte, ip *packet.IPv4, data []byte) *Datagram {
 	at := ip.FragOffset()
 	end := at + len(data)
 	i, _ := slices.BinarySearchFunc(d.pieces, at, func(p piece, at int) int { return p.end() - 1 - at })
 	// pieces[i] is the first that ends behind at.
-	if d.covers(i, at, end) {
-		t.duplicate.Add(1)
-		return nil
-	}
-	overlaps := i < len(d.pieces) && d.pieces[i].at < end
-	contradicts := d.total >= 0 && (end > d.total || !ip.MF()) || !ip.MF() && len(d.pieces) > 0 && d.pieces[len(d.pieces)-1].end() > end
-	if overlaps || contradicts {
-		t.overlapping.Add(1)
-		t.drop(d, &t.overlapping)
-		return nil
-	}
-	if len(d.pieces) == maxPieces {
-		t.evicted.Add(1)
-		t.drop(d, &t.evicted)
-		return nil
-	}
-	if !t.makeRoom(d, len(data)+overhead) {
-		t.evicted.Add(1)
-		t.drop(d, &t.evicted)
-		return nil
+	last := len(d.pieces) - 1
+	switch {
+	case d.total >= 0 && (end > d.total || !ip.MF() && end < d.total), // beyond the end, or another end
+		!ip.MF() && last >= 0 && d.pieces[last].end() > end: // an end before what is there
+		g.drop(d, &g.overlapping)
+		return g.refuse(&g.overlapping)
+	case d.covers(i, at, end):
+		return g.refuse(&g.duplicate)
+	case i <= last && d.pieces[i].at < end:
+		g.drop(d, &g.overlapping)
+		return g.refuse(&g.overlapping)
+	case len(d.pieces) == maxPieces || !g.makeRoom(d, len(data)+overhead):
+		g.drop(d, &g.evicted)
+		return g.refuse(&g.evicted)
 	}
 
 	d.pieces = slices.Insert(d.pieces, i, piece{at, slices.Clone(data)})
-	t.held.Add(1)
+	g.held.Add(1)
 	d.have += len(data)
 	if !ip.MF() {
 		d.total = end
@@ -174,7 +174,7 @@ func (t *Table) insert(d *Datagram, frame []byte, ip *packet.IPv4, data []byte) 
 		d.head = slices.Clone(frame[:packet.EthLen+ip.HeaderLen()])
 	}
 	size := ip.HeaderLen() + len(data)
-	d.maxSize = max(d.maxSize, size)
+	d.largest = max(d.largest, size)
 	if ip.DF() {
 		d.maxDF = max(d.maxDF, size)
 	}
@@ -182,7 +182,7 @@ func (t *Table) insert(d *Datagram, frame []byte, ip *packet.IPv4, data []byte) 
 	if d.have != d.total {
 		return nil
 	}
-	return t.finish(d)
+	return g.finish(d)
 }
 
 // covers says that the bytes from at to end are all there, pieces[i] being the first that could hold any.
@@ -195,22 +195,22 @@ func (d *Datagram) covers(i, at, end int) bool {
 	return false
 }
 
-// finish takes d, which is complete, out of the table and joins its pieces.
-func (t *Table) finish(d *Datagram) *Datagram {
+// finish takes d, which is complete, out of the gatherer and joins its pieces.
+func (g *Gatherer) finish(d *Datagram) *Datagram {
 	ce, ok := joinECN(d.ecn)
 	n := len(d.head) - packet.EthLen + d.total
 	if !ok || n > 0xffff {
 		if ok {
-			t.drop(d, &t.malformed)
+			g.drop(d, &g.malformed)
 		} else {
-			t.drop(d, &t.ce)
+			g.drop(d, &g.mixedECN)
 		}
 		return nil
 	}
-	t.remove(d)
-	t.held.Add(^uint64(len(d.pieces) - 1))
-	t.reassembled.Add(uint64(len(d.pieces)))
-	t.datagrams.Add(1)
+	g.remove(d)
+	g.held.Add(^uint64(len(d.pieces) - 1))
+	g.reassembled.Add(uint64(len(d.pieces)))
+	g.datagrams.Add(1)
 	d.join(ce)
 	return d
 }
@@ -222,34 +222,41 @@ func joinECN(set uint8) (ce, ok bool) {
 	return set&hasCE != 0, set == notECT || set&notECT == 0
 }
 
-// Expire drops the datagrams whose time is up. Add calls it too.
-func (t *Table) Expire(now int64) {
-	for t.oldest != nil && now-t.oldest.arrived >= int64(t.limits.Timeout) {
-		t.drop(t.oldest, &t.timedOut)
+// Expire drops the datagrams whose time is up and returns how many fragments that were. Add calls it too.
+func (g *Gatherer) Expire(now int64) int {
+	for g.oldest != nil && now-g.oldest.arrived >= int64(g.limits.Timeout) {
+		g.drop(g.oldest, &g.timedOut)
 	}
+	return g.takeDiscarded()
+}
+
+func (g *Gatherer) takeDiscarded() int {
+	n := g.discarded
+	g.discarded = 0
+	return n
 }
 
 // Deadline is the time at which Expire has something to do, or 0 when nothing is held.
-func (t *Table) Deadline() int64 {
-	if t.oldest == nil {
+func (g *Gatherer) Deadline() int64 {
+	if g.oldest == nil {
 		return 0
 	}
-	return t.oldest.arrived + int64(t.limits.Timeout)
+	return g.oldest.arrived + int64(g.limits.Timeout)
 }
 
-// Stats returns the table's counters. It may be called from any goroutine.
-func (t *Table) Stats() Stats {
+// Stats returns the gatherer's counters. It may be called from any goroutine.
+func (g *Gatherer) Stats() Stats {
 	return Stats{
-		Received:    t.received.Load(),
-		Reassembled: t.reassembled.Load(),
-		Held:        t.held.Load(),
-		Duplicate:   t.duplicate.Load(),
-		Overlapping: t.overlapping.Load(),
-		Malformed:   t.malformed.Load(),
-		Stale:       t.stale.Load(),
-		TimedOut:    t.timedOut.Load(),
-		Evicted:     t.evicted.Load(),
-		Congested:   t.ce.Load(),
-		Datagrams:   t.datagrams.Load(),
+		Received:    g.received.Load(),
+		Reassembled: g.reassembled.Load(),
+		Held:        g.held.Load(),
+		Duplicate:   g.duplicate.Load(),
+		Overlapping: g.overlapping.Load(),
+		Malformed:   g.malformed.Load(),
+		Stale:       g.stale.Load(),
+		TimedOut:    g.timedOut.Load(),
+		Evicted:     g.evicted.Load(),
+		MixedECN:    g.mixedECN.Load(),
+		Datagrams:   g.datagrams.Load(),
 	}
 }

@@ -2,21 +2,21 @@ package fragment
 
 import "sync/atomic"
 
-// start puts a new, empty datagram into the table.
-func (t *Table) start(k key, now int64) *Datagram {
-	s := t.sources[k.src]
+// start puts a new, empty datagram into the gatherer.
+func (g *Gatherer) start(k key, now int64) *Datagram {
+	s := g.sources[k.src]
 	if s == nil {
 		s = &source{}
-		t.sources[k.src] = s
+		g.sources[k.src] = s
 	}
 	d := &Datagram{key: k, src: s, arrived: now, total: -1}
-	t.byKey[k] = d
-	if d.prev = t.newest; d.prev != nil {
+	g.byKey[k] = d
+	if d.prev = g.newest; d.prev != nil {
 		d.prev.next = d
 	} else {
-		t.oldest = d
+		g.oldest = d
 	}
-	t.newest = d
+	g.newest = d
 	if d.srcPrev = s.newest; d.srcPrev != nil {
 		d.srcPrev.srcNext = d
 	} else {
@@ -28,8 +28,8 @@ func (t *Table) start(k key, now int64) *Datagram {
 
 // makeRoom makes room for n more bytes of d, at the cost of older datagrams: those of the same source when that has too
 // much, else of anybody. It returns false if d alone is too much.
-func (t *Table) makeRoom(d *Datagram, n int) bool {
-	for d.src.bytes+n > t.limits.PerSource {
+func (g *Gatherer) makeRoom(d *Datagram, n int) bool {
+	for d.src.bytes+n > g.limits.PerSource {
 		victim := d.src.oldest
 		if victim == d {
 			victim = d.srcNext
@@ -37,46 +37,55 @@ func (t *Table) makeRoom(d *Datagram, n int) bool {
 		if victim == nil {
 			return false
 		}
-		t.drop(victim, &t.evicted)
+		g.drop(victim, &g.evicted)
 	}
-	for t.bytes+n > t.limits.Bytes {
-		victim := t.oldest
+	for g.bytes+n > g.limits.Bytes {
+		victim := g.oldest
 		if victim == d {
 			victim = d.next
 		}
 		if victim == nil {
 			return false
 		}
-		t.drop(victim, &t.evicted)
+		g.drop(victim, &g.evicted)
 	}
 	d.bytes += n
 	d.src.bytes += n
-	t.bytes += n
+	g.bytes += n
 	return true
 }
 
 // drop gives up d and counts its fragments as why.
-func (t *Table) drop(d *Datagram, why *atomic.Uint64) {
-	why.Add(uint64(len(d.pieces)))
-	t.held.Add(-uint64(len(d.pieces)))
-	t.remove(d)
+func (g *Gatherer) drop(d *Datagram, why *atomic.Uint64) {
+	n := len(d.pieces)
+	why.Add(uint64(n))
+	g.discarded += n
+	g.held.Add(-uint64(n))
+	g.remove(d)
 }
 
-// remove takes d out of the table.
-func (t *Table) remove(d *Datagram) {
-	delete(t.byKey, d.key)
+// refuse drops the fragment at hand and counts it as why.
+func (g *Gatherer) refuse(why *atomic.Uint64) *Datagram {
+	why.Add(1)
+	g.discarded++
+	return nil
+}
+
+// remove takes d out of the gatherer.
+func (g *Gatherer) remove(d *Datagram) {
+	delete(g.byKey, d.key)
 	s := d.src
-	t.bytes -= d.bytes
+	g.bytes -= d.bytes
 	s.bytes -= d.bytes
 	if d.prev != nil {
 		d.prev.next = d.next
 	} else {
-		t.oldest = d.next
+		g.oldest = d.next
 	}
 	if d.next != nil {
 		d.next.prev = d.prev
 	} else {
-		t.newest = d.prev
+		g.newest = d.prev
 	}
 	if d.srcPrev != nil {
 		d.srcPrev.srcNext = d.srcNext
@@ -89,7 +98,7 @@ func (t *Table) remove(d *Datagram) {
 		s.newest = d.srcPrev
 	}
 	if s.oldest == nil {
-		delete(t.sources, d.key.src)
+		delete(g.sources, d.key.src)
 	}
 	d.prev, d.next, d.srcPrev, d.srcNext = nil, nil, nil, nil
 }

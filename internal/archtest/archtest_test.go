@@ -22,7 +22,7 @@ var rules = map[string][]string{
 	"dataplane/link":     {"packet"},
 	"dataplane/nexthop":  {"packet"},
 	"dataplane/guard":    {"packet"},
-	"dataplane/fragment": {"packet"},
+	"dataplane/fragment": {"packet", "forward"}, // cuts a whole datagram up again
 	"dataplane":          {"forward", "conntrack", "service", "packet", "dataplane/..."},
 	"control/api":        {"service"},
 	"control/ipvsadm":    {"control/api"},
