@@ -32,6 +32,8 @@ type Frame struct {
 	// Type is the kernel's verdict on the destination MAC: a unix.PACKET_* value (HOST, BROADCAST, MULTICAST,
 	// OTHERHOST).
 	Type uint8
+	// mem is the free room in front of Buf and Buf itself; both end at the same byte of memory.
+	mem []byte
 }
 
 // Vnet is the frame's virtio-net header.
@@ -39,6 +41,24 @@ func (f *Frame) Vnet() *packet.Vnet { return (*packet.Vnet)(f.Buf) }
 
 // Eth is the Ethernet frame without the virtio-net header.
 func (f *Frame) Eth() []byte { return f.Buf[packet.VnetLen:] }
+
+// Headroom is how many free bytes lie directly in front of Buf, for Prepend. Socket links give at least 64.
+func (f *Frame) Headroom() int {
+	// Both slices end at the same byte, so the difference survives cutting Buf at either side.
+	return max(0, cap(f.mem)-cap(f.Buf))
+}
+
+// Prepend makes Buf begin n bytes earlier, in the link's own memory, so that a tag or an outer header needs no
+// second buffer. The new bytes hold rubbish and the virtio-net header stays where it was: moving it to the front is
+// the caller's business. It returns false and changes nothing when the room does not suffice.
+func (f *Frame) Prepend(n int) bool {
+	room := f.Headroom()
+	if n < 0 || n > room {
+		return false
+	}
+	f.Buf = f.mem[room-n : room+len(f.Buf)]
+	return true
+}
 
 // Link is one interface as one worker sees it.
 type Link interface {
@@ -68,6 +88,8 @@ type Stats struct {
 	RxBytes     uint64 // their bytes, virtio-net header not counted
 	RxTruncated uint64 // frames handed out with Truncated set
 	RxRingFull  uint64 // frames the kernel dropped because the ring or buffer was full (PACKET_STATISTICS)
+	RxError     uint64 // frames the kernel could not describe in a virtio-net header (SCTP super-frames, for one)
+	RxRestarts  uint64 // times such a frame had blocked the ring for good, so that it was set up anew
 	TxFrames    uint64 // frames the kernel took
 	TxBytes     uint64 // their bytes, virtio-net header not counted
 	TxNoBuffer  uint64 // frames dropped on ENOBUFS or EAGAIN: the way out is full
