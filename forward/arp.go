@@ -1,8 +1,6 @@
 package forward
 
 import (
-	"encoding/binary"
-
 	"uvs/packet"
 )
 
@@ -46,7 +44,5 @@ func arpFrame(buf []byte, dst, src packet.MAC) []byte {
 // putHead writes an empty virtio-net header and an Ethernet header to the start of f.
 func putHead(f []byte, dst, src packet.MAC, etherType uint16) {
 	clear(f[:packet.VnetLen])
-	copy(f[packet.VnetLen:], dst[:])
-	copy(f[packet.VnetLen+6:], src[:])
-	binary.BigEndian.PutUint16(f[packet.VnetLen+12:], etherType)
+	packet.PutEth(f[packet.VnetLen:], dst, src, etherType)
 }

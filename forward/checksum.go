@@ -1,52 +1,50 @@
 package forward
 
 import (
-	"encoding/binary"
-
 	"uvs/packet"
 )
 
 // CompleteChecksum finishes, in place, the checksum that the device was to complete, and clears NEEDS_CSUM. frame starts
-// at the Ethernet header. Where it starts and where it lies is the virtio-net header's word; one that points outside the
-// frame is ignored and its flag cleared. It must not be called for a super-frame that stays one.
+// at the Ethernet header; p.Frame will do, padding must not follow. Where it starts and where it lies is the virtio-net
+// header's word; if that points outside the frame nothing but the flag changes. It must not be called for a super-frame
+// that stays one.
 func CompleteChecksum(frame []byte, v *packet.Vnet) {
 	if !v.NeedsCsum() {
 		return
 	}
 	v.SetFlags(v.Flags() &^ packet.VnetNeedsCsum)
-	start, at := v.CsumStart(), v.CsumStart()+v.CsumOffset()
-	end := frameEnd(frame)
-	if at+2 > end {
+	start, offset := v.CsumStart(), v.CsumOffset()
+	if start+offset+2 > len(frame) {
 		return
 	}
-	b := frame[start:end]
-	if isSCTP(frame, start, v.CsumOffset()) && len(b) >= 12 {
-		binary.LittleEndian.PutUint32(b[8:12], sctpCRC(b))
-		return
+	b := frame[start:]
+	switch {
+	case offset == sctpChecksumAt && isSCTP(frame, start) && len(b) >= packet.SCTPLen:
+		(*packet.SCTP)(b).SetChecksum(packet.CRC32c(b))
+	default:
+		// The field holds the pseudo-header's sum, so the sum over everything includes it.
+		c := ^packet.Fold(packet.Sum(b, 0))
+		if offset == udpChecksumAt {
+			c = notZero(c)
+		}
+		packet.SetWord(b[offset:], c)
 	}
-	// The field holds the pseudo-header's sum, so the sum over everything includes it.
-	c := ^packet.Fold(packet.Sum(b, 0))
-	if v.CsumOffset() == 6 {
-		c = notZero(c) // UDP
-	}
-	binary.BigEndian.PutUint16(frame[at:], c)
 }
 
-// frameEnd is the offset in frame behind the IP datagram, where Ethernet's padding begins.
-func frameEnd(frame []byte) int {
-	eth, b, ok := packet.ParseEth(frame)
-	if !ok || eth.Type() != packet.EtherIPv4 {
-		return len(frame)
-	}
-	if _, l4, ok := packet.ParseIPv4(b); ok {
-		return packet.EthLen + (*packet.IPv4)(b).HeaderLen() + len(l4)
-	}
-	return len(frame)
-}
+// Where the checksum fields lie in their headers, which tells protocols apart.
+const (
+	udpChecksumAt  = 6
+	sctpChecksumAt = 8
+)
 
-// isSCTP says that the checksum left to the device is SCTP's CRC32c: the offset of its field is 8, as no other's is.
-func isSCTP(frame []byte, start, offset int) bool {
-	return offset == 8 && start >= packet.EthLen+packet.IPv4Len && frame[packet.EthLen+9] == packet.ProtoSCTP
+// isSCTP says that the IPv4 packet in frame is SCTP's, starting at start.
+func isSCTP(frame []byte, start int) bool {
+	_, b, ok := packet.ParseEth(frame)
+	if !ok || len(b) < packet.IPv4Len {
+		return false
+	}
+	ip := (*packet.IPv4)(b)
+	return ip.Proto() == packet.ProtoSCTP && start == packet.EthLen+ip.HeaderLen()
 }
 
 // ChecksumOK says that the L4 checksum of p is right, as far as can be known: it is taken as right if the device has
@@ -56,20 +54,21 @@ func ChecksumOK(p *packet.Packet, v *packet.Vnet) bool {
 	if p.Fragment || partial(p, v) || v.Flags()&packet.VnetDataValid != 0 {
 		return true
 	}
-	b := p.Frame[p.L4:]
+	b := p.L4Bytes()
 	switch p.Proto {
 	case packet.ProtoICMP:
 		return packet.Fold(packet.Sum(b, 0)) == 0xffff
+	case packet.ProtoSCTP:
+		return p.SCTP().Checksum() == packet.CRC32c(b)
+	case packet.ProtoTCP:
 	case packet.ProtoUDP:
 		if p.UDP().Checksum() == 0 {
 			return true
 		}
 		b = b[:p.UDP().Len()]
-	case packet.ProtoTCP:
-	case packet.ProtoSCTP:
-		return binary.LittleEndian.Uint32(b[8:12]) == sctpCRC(b)
 	default:
 		return true
 	}
-	return packet.Fold(packet.Sum(b, packet.Pseudo4(p.Src.V4(), p.Dst.V4(), p.Proto, len(b)))) == 0xffff
+	ip := p.IPv4()
+	return packet.Fold(packet.Sum(b, packet.Pseudo4(ip.Src(), ip.Dst(), p.Proto, len(b)))) == 0xffff
 }

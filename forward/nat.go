@@ -1,21 +1,24 @@
 package forward
 
 import (
-	"encoding/binary"
-	"hash/crc32"
-
 	"uvs/packet"
 )
 
 // NATIn turns a packet of the client to the virtual service into one to the real server: destination address and port.
 // v is the virtio-net header in front of the frame that p was decoded from. Checksums are mended (RFC 1624), so that a
 // wrong one stays wrong and the server drops the packet; a UDP datagram without one gets one, as IPVS does. The TTL is
-// left to the caller. Of a fragment only the first has ports to rewrite, and a UDP checksum of 0 stays.
+// left to the caller. Of a fragment only the first has ports to rewrite, and its UDP checksum of 0 stays.
 func NATIn(p *packet.Packet, v *packet.Vnet, server packet.Addr, port uint16) {
 	ip := p.IPv4()
-	old := ip.Dst()
-	ip.SetDst(server.V4())
-	natL4(p, v, old, server.V4(), p.L4+2, port)
+	old, new := ip.Dst(), server.V4()
+	ip.SetDst(new)
+	if hasPorts(p) {
+		ports := p.Ports()
+		c := change{old, new, ports.Dst(), port}
+		right := sctpRight(p, v)
+		ports.SetDst(port)
+		c.mend(p, v, right)
+	}
 	p.Dst, p.DstPort = server, port
 }
 
@@ -23,65 +26,92 @@ func NATIn(p *packet.Packet, v *packet.Vnet, server packet.Addr, port uint16) {
 // Everything else is as NATIn has it.
 func NATOut(p *packet.Packet, v *packet.Vnet, virtual packet.Addr, port uint16) {
 	ip := p.IPv4()
-	old := ip.Src()
-	ip.SetSrc(virtual.V4())
-	natL4(p, v, old, virtual.V4(), p.L4, port)
+	old, new := ip.Src(), virtual.V4()
+	ip.SetSrc(new)
+	if hasPorts(p) {
+		ports := p.Ports()
+		c := change{old, new, ports.Src(), port}
+		right := sctpRight(p, v)
+		ports.SetSrc(port)
+		c.mend(p, v, right)
+	}
 	p.Src, p.SrcPort = virtual, port
 }
 
-// natL4 writes port at the offset portAt of the frame and mends the L4 checksum for it and for the address that has
-// become new.
-func natL4(p *packet.Packet, v *packet.Vnet, old, new uint32, portAt int, port uint16) {
-	b := p.Frame[p.L4:]
-	var field []byte
+// hasPorts says that the L4 header is one with ports and all there: it isn't in later fragments, and need not be in a
+// first one.
+func hasPorts(p *packet.Packet) bool {
+	n := len(p.Frame) - p.L4
+	if p.Fragment && p.IPv4().FragOffset() != 0 {
+		return false
+	}
 	switch p.Proto {
 	case packet.ProtoTCP:
-		if !hasPorts(p, 18) {
-			return
-		}
-		field = b[16:18]
+		return n >= packet.TCPLen
 	case packet.ProtoUDP:
-		if !hasPorts(p, packet.UDPLen) {
-			return
-		}
-		field = b[6:8]
+		return n >= packet.UDPLen
 	case packet.ProtoSCTP:
-		if hasPorts(p, 12) {
-			natSCTP(p, v, portAt, port)
+		return n >= packet.SCTPLen
+	}
+	return false
+}
+
+// change is what NAT did to a packet's addressing.
+type change struct {
+	oldAddr, newAddr uint32
+	oldPort, newPort uint16
+}
+
+// mend brings p's L4 checksum from the old addressing to the new, which is in place. right is sctpRight's answer from
+// before the change.
+func (c change) mend(p *packet.Packet, v *packet.Vnet, right bool) {
+	switch p.Proto {
+	case packet.ProtoTCP:
+		h := p.TCP()
+		h.SetChecksum(c.update(h.Checksum(), partial(p, v)))
+	case packet.ProtoUDP:
+		h := p.UDP()
+		switch part := partial(p, v); {
+		case part:
+			h.SetChecksum(c.update(h.Checksum(), true))
+		case h.Checksum() != 0:
+			h.SetChecksum(notZero(c.update(h.Checksum(), false)))
+		case !p.Fragment:
+			h.SetChecksum(udpChecksum(p))
 		}
-		return
-	default:
-		return
+	case packet.ProtoSCTP:
+		if right && (c.oldPort != c.newPort || partial(p, v)) {
+			p.SCTP().SetChecksum(packet.CRC32c(p.L4Bytes()))
+		}
+		if partial(p, v) { // what goes out cannot tell the device to compute a CRC
+			v.SetFlags(v.Flags() &^ packet.VnetNeedsCsum)
+		}
 	}
-	oldPort := binary.BigEndian.Uint16(p.Frame[portAt:])
-	binary.BigEndian.PutUint16(p.Frame[portAt:], port)
-	sum := binary.BigEndian.Uint16(field)
-	switch {
-	case partial(p, v):
-		// The device adds the ports when it completes the sum; only the pseudo-header's part is ours.
-		sum = packet.UpdatePartial32(sum, old, new)
-	case p.Proto == packet.ProtoTCP:
-		sum = packet.Update48(sum, old, new, oldPort, port)
-	case sum != 0:
-		sum = notZero(packet.Update48(sum, old, new, oldPort, port))
-	case !p.Fragment:
-		sum = udpChecksum(p)
-	}
-	binary.BigEndian.PutUint16(field, sum)
 }
 
-// hasPorts says that n bytes of the L4 header are there: not so in later fragments, nor in a first one that is cut in
-// the header.
-func hasPorts(p *packet.Packet, n int) bool {
-	return len(p.Frame)-p.L4 >= n && (!p.Fragment || p.IPv4().FragOffset() == 0)
+// update is the checksum sum after the change. In a partial one only the pseudo-header's part is ours: the device adds
+// the ports when it completes it.
+func (c change) update(sum uint16, partial bool) uint16 {
+	if partial {
+		return packet.UpdatePartial32(sum, c.oldAddr, c.newAddr)
+	}
+	return packet.Update48(sum, c.oldAddr, c.newAddr, c.oldPort, c.newPort)
 }
 
-// udpChecksum is the checksum of the UDP datagram in p as it now stands, its checksum field taken as 0.
+// sctpRight says that p is an SCTP packet whose checksum is right, or still owed. Over a wrong one no new one is
+// computed: IPVS does so and hides the damage. Always false for other protocols.
+func sctpRight(p *packet.Packet, v *packet.Vnet) bool {
+	if p.Proto != packet.ProtoSCTP || p.Fragment {
+		return false
+	}
+	return partial(p, v) || p.SCTP().Checksum() == packet.CRC32c(p.L4Bytes())
+}
+
+// udpChecksum is the checksum of the UDP datagram in p, whose checksum field is 0.
 func udpChecksum(p *packet.Packet) uint16 {
-	ip, u := p.IPv4(), p.UDP()
-	b := p.Frame[p.L4 : p.L4+u.Len()]
-	s := packet.Pseudo4(ip.Src(), ip.Dst(), packet.ProtoUDP, len(b)) + uint64(^u.Checksum())
-	return notZero(^packet.Fold(packet.Sum(b, s)))
+	ip, n := p.IPv4(), p.UDP().Len()
+	b := p.Frame[p.L4 : p.L4+n]
+	return notZero(^packet.Fold(packet.Sum(b, packet.Pseudo4(ip.Src(), ip.Dst(), packet.ProtoUDP, n))))
 }
 
 // notZero gives a computed UDP checksum of 0 its other form, since 0 says that there is none (RFC 768).
@@ -90,33 +120,4 @@ func notZero(c uint16) uint16 {
 		return 0xffff
 	}
 	return c
-}
-
-var castagnoli = crc32.MakeTable(crc32.Castagnoli)
-
-// natSCTP rewrites a port. The CRC covers no address. A wrong CRC is left as it is, and so wrong; IPVS would hide the
-// damage under a new one. A CRC left to the device is computed here, since the virtio-net header that goes out cannot
-// say anything but 16-bit sums.
-func natSCTP(p *packet.Packet, v *packet.Vnet, portAt int, port uint16) {
-	b := p.Frame[p.L4:]
-	owed := partial(p, v)
-	if binary.BigEndian.Uint16(p.Frame[portAt:]) == port && !owed {
-		return
-	}
-	right := owed || !p.Fragment && binary.LittleEndian.Uint32(b[8:12]) == sctpCRC(b)
-	binary.BigEndian.PutUint16(p.Frame[portAt:], port)
-	if right {
-		binary.LittleEndian.PutUint32(b[8:12], sctpCRC(b))
-	}
-	if owed {
-		v.SetFlags(v.Flags() &^ packet.VnetNeedsCsum)
-	}
-}
-
-// sctpCRC is the CRC32c of the SCTP packet b, its checksum field taken as 0 (RFC 9260 section 6.8).
-func sctpCRC(b []byte) uint32 {
-	var zero [4]byte
-	c := crc32.Update(0, castagnoli, b[:8])
-	c = crc32.Update(c, castagnoli, zero[:])
-	return crc32.Update(c, castagnoli, b[12:])
 }

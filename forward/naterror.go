@@ -1,8 +1,6 @@
 package forward
 
 import (
-	"encoding/binary"
-
 	"uvs/packet"
 )
 
@@ -15,9 +13,8 @@ func NATErrorIn(p *packet.Packet, v *packet.Vnet, q *packet.Packet, server packe
 	p.IPv4().SetDst(server.V4())
 	p.Dst = server
 	old := quoteSum(q)
-	ip := q.IPv4()
-	ip.SetSrc(server.V4())
-	binary.BigEndian.PutUint16(q.Frame[q.L4:], port)
+	q.IPv4().SetSrc(server.V4())
+	q.Ports().SetSrc(port)
 	q.Src, q.SrcPort = server, port
 	mendICMP(p, v, q, old)
 }
@@ -29,17 +26,14 @@ func NATErrorOut(p *packet.Packet, v *packet.Vnet, q *packet.Packet, virtual pac
 	p.IPv4().SetSrc(virtual.V4())
 	p.Src = virtual
 	old := quoteSum(q)
-	ip := q.IPv4()
-	ip.SetDst(virtual.V4())
-	binary.BigEndian.PutUint16(q.Frame[q.L4+2:], vport)
+	q.IPv4().SetDst(virtual.V4())
+	q.Ports().SetDst(vport)
 	q.Dst, q.DstPort = virtual, vport
 	mendICMP(p, v, q, old)
 }
 
 // quoteSum is the sum of the quoted bytes that a translation changes: the IP header and the ports.
-func quoteSum(q *packet.Packet) uint64 {
-	return packet.Sum(q.Frame[:q.L4+4], 0)
-}
+func quoteSum(q *packet.Packet) uint64 { return packet.Sum(q.Frame[:q.L4+4], 0) }
 
 // mendICMP computes the quoted IP header's checksum, which a router may have left stale and IPVS sets right, then brings
 // p's ICMP checksum from the quoted bytes' old sum to what they are now.
@@ -49,6 +43,5 @@ func mendICMP(p *packet.Packet, v *packet.Vnet, q *packet.Packet, old uint64) {
 		return // ICMP has no pseudo-header: the device sums the whole message
 	}
 	h := p.ICMP()
-	s := uint64(^h.Checksum()) + uint64(^packet.Fold(old)) + uint64(packet.Fold(quoteSum(q)))
-	h.SetChecksum(^packet.Fold(s))
+	h.SetChecksum(packet.UpdateSum(h.Checksum(), old, quoteSum(q)))
 }

@@ -1,8 +1,6 @@
 package forward
 
 import (
-	"encoding/binary"
-
 	"uvs/packet"
 )
 
@@ -16,9 +14,6 @@ const maxICMPError = 576
 // defaultTTL is the time to live of packets made here, as Linux has it.
 const defaultTTL = 64
 
-// The DF bit in the IPv4 flags.
-const flagDF = 0x4000
-
 // Reset writes to buf the RST that Linux answers to a segment that belongs to no connection (RFC 9293 section 3.10.7.1),
 // from p's destination to its source. Its Ethernet header goes back to where p came from. It is nil if p is itself a RST,
 // no TCP packet, or not addressed from one host to one host. The caller answers only packets whose checksum is right.
@@ -26,43 +21,46 @@ func Reset(buf []byte, p *packet.Packet) []byte {
 	if p.Proto != packet.ProtoTCP || p.Fragment || p.TCPFlags&packet.TCPRst != 0 || !unicast(p) {
 		return nil
 	}
-	in := p.TCP()
-	ip := p.IPv4()
-	f := replyFrame(buf, p, packet.TCPLen)
-	putIPv4(f[FrameHead:], ip.TOS(), 0, flagDF, packet.ProtoTCP, ip.Dst(), ip.Src())
-	t := f[FrameHead+packet.IPv4Len:]
-	clear(t)
-	binary.BigEndian.PutUint16(t[0:2], p.DstPort)
-	binary.BigEndian.PutUint16(t[2:4], p.SrcPort)
-	t[12] = packet.TCPLen / 4 << 4
+	in, ip := p.TCP(), p.IPv4()
+	f := replyFrame(buf, p, packet.TCPLen, packet.Header4{
+		TOS: ip.TOS(), DF: true, TTL: defaultTTL, Proto: packet.ProtoTCP, Src: ip.Dst(), Dst: ip.Src(),
+	})
+	b := f[FrameHead+packet.IPv4Len:]
+	clear(b)
+	ports := (*packet.Ports)(b)
+	ports.SetSrc(p.DstPort)
+	ports.SetDst(p.SrcPort)
+	t := (*packet.TCP)(b)
+	t.SetHeaderLen(packet.TCPLen)
 	if p.TCPFlags&packet.TCPAck != 0 {
-		binary.BigEndian.PutUint32(t[4:8], in.Ack())
-		t[13] = packet.TCPRst
+		t.SetSeq(in.Ack())
+		t.SetFlags(packet.TCPRst)
 	} else {
-		n := uint32(len(p.Frame) - p.Payload) // SYN and FIN count as a byte each
+		n := uint32(len(p.Frame) - p.Payload)
 		if p.TCPFlags&packet.TCPSyn != 0 {
 			n++
 		}
 		if p.TCPFlags&packet.TCPFin != 0 {
 			n++
 		}
-		binary.BigEndian.PutUint32(t[8:12], in.Seq()+n)
-		t[13] = packet.TCPRst | packet.TCPAck
+		t.SetAck(in.Seq() + n) // SYN and FIN count as a byte each
+		t.SetFlags(packet.TCPRst | packet.TCPAck)
 	}
-	s := packet.Pseudo4(ip.Dst(), ip.Src(), packet.ProtoTCP, len(t))
-	binary.BigEndian.PutUint16(t[16:18], ^packet.Fold(packet.Sum(t, s)))
+	s := packet.Pseudo4(ip.Dst(), ip.Src(), packet.ProtoTCP, len(b))
+	t.SetChecksum(^packet.Fold(packet.Sum(b, s)))
 	return f
 }
 
 // Unreachable writes to buf an ICMP destination-unreachable message of the given code about p, from src to p's source.
-// mtu is the next hop's for packet.ICMPCodeFragNeeded (RFC 1191), else 0. It is nil if RFC 1122 section 3.2.2 forbids to
-// answer p with an ICMP error.
+// mtu is the next hop's for packet.ICMPCodeFragNeeded (RFC 1191), else 0. Its Ethernet header goes back to where p came
+// from. It is nil if RFC 1122 section 3.2.2 forbids to answer p with an ICMP error. What IPVS quotes is the packet with
+// its TTL decremented already when it was too long, and as it came when it had no way.
 func Unreachable(buf []byte, p *packet.Packet, code uint8, mtu int, src packet.Addr) []byte {
 	return icmpError(buf, p, packet.ICMPUnreachable, code, mtu, src)
 }
 
-// TimeExceeded writes to buf an ICMP message that p's time to live has run out, from src to p's source. It is nil if
-// RFC 1122 section 3.2.2 forbids to answer p with an ICMP error.
+// TimeExceeded writes to buf an ICMP message that p's time to live has run out, from src to p's source. Its Ethernet
+// header goes back to where p came from. It is nil if RFC 1122 section 3.2.2 forbids to answer p with an ICMP error.
 func TimeExceeded(buf []byte, p *packet.Packet, src packet.Addr) []byte {
 	return icmpError(buf, p, packet.ICMPTimeExceeded, 0, 0, src)
 }
@@ -75,16 +73,19 @@ func icmpError(buf []byte, p *packet.Packet, typ, code uint8, mtu int, src packe
 	ip := p.IPv4()
 	quote := p.Frame[p.L3:]
 	quote = quote[:min(len(quote), maxICMPError-packet.IPv4Len-packet.ICMPLen)]
-	f := replyFrame(buf, p, packet.ICMPLen+len(quote))
-	// Precedence is internetwork control, the rest of the type of service the offender's (RFC 1812 section 4.3.2.5).
-	tos := ip.TOS()&0x1e | 0xc0
-	putIPv4(f[FrameHead:], tos, nextID(src.V4(), ip.Src(), packet.ProtoICMP), 0, packet.ProtoICMP, src.V4(), ip.Src())
-	m := f[FrameHead+packet.IPv4Len:]
-	m[0], m[1] = typ, code
-	binary.BigEndian.PutUint16(m[2:4], 0)
-	binary.BigEndian.PutUint32(m[4:8], uint32(min(mtu, 0xffff)))
-	copy(m[packet.ICMPLen:], quote)
-	binary.BigEndian.PutUint16(m[2:4], ^packet.Fold(packet.Sum(m, 0)))
+	f := replyFrame(buf, p, packet.ICMPLen+len(quote), packet.Header4{
+		// Precedence is internetwork control, the rest the offender's (RFC 1812 section 4.3.2.5).
+		TOS: ip.TOS()&0x1e | 0xc0,
+		ID:  nextID(src.V4(), ip.Src(), packet.ProtoICMP),
+		TTL: defaultTTL, Proto: packet.ProtoICMP, Src: src.V4(), Dst: ip.Src(),
+	})
+	b := f[FrameHead+packet.IPv4Len:]
+	clear(b[:packet.ICMPLen])
+	copy(b[packet.ICMPLen:], quote)
+	h := (*packet.ICMP)(b)
+	h.SetType(typ, code)
+	h.SetRest(uint32(min(max(mtu, 0), 0xffff)))
+	h.SetChecksum(^packet.Fold(packet.Sum(b, 0)))
 	return f
 }
 
@@ -94,32 +95,25 @@ func MayAnswer(p *packet.Packet) bool {
 	if p.Fragment && p.IPv4().FragOffset() != 0 {
 		return false
 	}
-	if p.Proto == packet.ProtoICMP && !icmpQuery(p) {
+	if p.Proto == packet.ProtoICMP && (len(p.Frame)-p.L4 < packet.ICMPLen || !p.ICMP().IsQuery()) {
 		return false
 	}
 	return unicast(p)
 }
 
-// icmpQuery says that the ICMP packet p is of a type known not to be an error.
-func icmpQuery(p *packet.Packet) bool {
-	if len(p.Frame) <= p.L4 {
-		return false
-	}
-	switch p.Frame[p.L4] {
-	case packet.ICMPEchoReply, packet.ICMPEcho, 9, 10, 13, 14, 15, 16, 17, 18:
-		return true
-	}
-	return false
-}
-
-// unicast says that p went from one host to one host.
+// unicast says that p went from one host to one host. An address that is a subnet's broadcast is not known here; such a
+// packet comes in a frame to a group.
 func unicast(p *packet.Packet) bool {
-	if (*packet.Eth)(p.Frame).Dst().IsGroup() || (*packet.Eth)(p.Frame).Src().IsGroup() {
+	eth := (*packet.Eth)(p.Frame)
+	if eth.Dst().IsGroup() || eth.Src().IsGroup() {
 		return false
 	}
 	src, dst := p.Src.V4(), p.Dst.V4()
-	return src>>28 < 0xe && src>>24 != 0 && src>>24 != 127 && dst>>28 < 0xe && dst != 0
+	return !isGroup(src) && src>>24 != 0 && src>>24 != 127 && !isGroup(dst) && dst>>24 != 0
 }
+
+// isGroup says that the IPv4 address a is multicast or the limited broadcast.
+func isGroup(a uint32) bool { return a>>28 == 0xe || a == 0xffffffff }
 
 // EchoReply turns the ICMP echo request p into its answer, in place, and sends it back to where it came from. It returns
 // false and leaves p alone if p is no whole echo request with a right checksum, or not from one host to one host.
@@ -128,52 +122,32 @@ func EchoReply(p *packet.Packet, v *packet.Vnet) bool {
 		!unicast(p) || !ChecksumOK(p, v) {
 		return false
 	}
+	CompleteChecksum(p.Frame, v)
 	eth := (*packet.Eth)(p.Frame)
 	Ethernet(p.Frame, eth.Src(), eth.Dst())
+	h := p.ICMP()
+	h.SetType(packet.ICMPEchoReply, 0)
+	h.SetChecksum(packet.Update16(h.Checksum(), packet.ICMPEcho<<8, packet.ICMPEchoReply<<8))
 
-	m := p.Frame[p.L4:]
-	m[0] = packet.ICMPEchoReply
-	if partial(p, v) {
-		m[2], m[3] = 0, 0
-		binary.BigEndian.PutUint16(m[2:4], ^packet.Fold(packet.Sum(m, 0)))
-	} else {
-		h := p.ICMP()
-		h.SetChecksum(packet.Update16(h.Checksum(), packet.ICMPEcho<<8, packet.ICMPEchoReply<<8))
-	}
-	clear(v[:])
-
-	b := p.Frame[p.L3:]
-	for i := packet.IPv4Len; i < p.L4-p.L3; i++ {
-		b[i] = 1 // options were for the way here: no operation
-	}
-	src, dst := p.Src, p.Dst
-	putIPv4Len(b, p.L4-p.L3, p.IPv4().TOS(), nextID(dst.V4(), src.V4(), packet.ProtoICMP), 0, packet.ProtoICMP,
-		dst.V4(), src.V4())
-	p.Src, p.Dst, p.TTL = dst, src, defaultTTL
+	b, ip := p.Frame[p.L3:], p.IPv4()
+	packet.ClearOptions(b) // they were for the way here
+	src, dst := ip.Src(), ip.Dst()
+	ip.SetID(nextID(dst, src, packet.ProtoICMP))
+	ip.SetFrag(false, false, 0)
+	ip.SetTTL(defaultTTL)
+	ip.SetSrc(dst)
+	ip.SetDst(src)
+	packet.FixIPv4Checksum(b)
+	p.Src, p.Dst, p.TTL = p.Dst, p.Src, defaultTTL
 	return true
 }
 
-// replyFrame makes room in buf for a frame with n bytes behind an IPv4 header, back to where p came from.
-func replyFrame(buf []byte, p *packet.Packet, n int) []byte {
-	f := buf[:FrameHead+packet.IPv4Len+n]
+// replyFrame makes room in buf for a frame with the IPv4 header h and n bytes behind it, back to where p came from.
+func replyFrame(buf []byte, p *packet.Packet, n int, h packet.Header4) []byte {
+	n += packet.IPv4Len
+	f := buf[:FrameHead+n]
 	eth := (*packet.Eth)(p.Frame)
 	putHead(f, eth.Src(), eth.Dst(), packet.EtherIPv4)
+	packet.PutIPv4(f[FrameHead:], n, h)
 	return f
-}
-
-// putIPv4 writes to b a header without options for a packet that fills b.
-func putIPv4(b []byte, tos uint8, id, frag uint16, proto uint8, src, dst uint32) {
-	putIPv4Len(b, packet.IPv4Len, tos, id, frag, proto, src, dst)
-}
-
-// putIPv4Len is putIPv4 with a header of n bytes, whose options are there already.
-func putIPv4Len(b []byte, n int, tos uint8, id, frag uint16, proto uint8, src, dst uint32) {
-	b[0], b[1] = 0x40|byte(n/4), tos
-	binary.BigEndian.PutUint16(b[2:4], uint16(len(b)))
-	binary.BigEndian.PutUint16(b[4:6], id)
-	binary.BigEndian.PutUint16(b[6:8], frag)
-	b[8], b[9] = defaultTTL, proto
-	binary.BigEndian.PutUint32(b[12:16], src)
-	binary.BigEndian.PutUint32(b[16:20], dst)
-	packet.FixIPv4Checksum(b)
 }

@@ -1,27 +1,22 @@
 package forward
 
 import (
-	"encoding/binary"
-
 	"uvs/packet"
 )
 
-// TCP's congestion-window-reduced flag, which only a burst's first segment carries (RFC 3168 section 6.1.2).
-const tcpCWR = 0x80
-
 // Segments is how many frames Segment makes of the super-frame p; 0 if it cannot cut it.
 func Segments(p *packet.Packet, v *packet.Vnet) int {
-	size, n := v.GSOSize(), len(p.Frame)-p.Payload
-	if size == 0 || n <= 0 || p.Fragment {
+	size, n := v.GSOSize(), len(segmentPayload(p))
+	if size == 0 || n == 0 || p.Fragment || !p.Dst.Is4() {
 		return 0
 	}
 	switch v.GSOType() &^ packet.GSOECN {
 	case packet.GSOTCPv4:
-		if p.Proto != packet.ProtoTCP || !p.Dst.Is4() {
+		if p.Proto != packet.ProtoTCP {
 			return 0
 		}
 	case packet.GSOUDPL4:
-		if p.Proto != packet.ProtoUDP || !p.Dst.Is4() {
+		if p.Proto != packet.ProtoUDP {
 			return 0
 		}
 	default:
@@ -51,7 +46,7 @@ func Segment(buf []byte, p *packet.Packet, v *packet.Vnet, t *Tunnel, emit func(
 		outer = TunnelLen
 	}
 	n := FrameHead + outer + p.Payload - p.L3
-	payload, size := p.Frame[p.Payload:], v.GSOSize()
+	payload, size := segmentPayload(p), v.GSOSize()
 	for i := range count {
 		head := buf[:n:n]
 		buf = buf[n:]
@@ -79,27 +74,37 @@ func Segment(buf []byte, p *packet.Packet, v *packet.Vnet, t *Tunnel, emit func(
 	return true
 }
 
-// segmentTCP makes of the super-frame's TCP header that of the segment whose payload body begins at offset at.
-func segmentTCP(h []byte, ip *packet.IPv4, body []byte, at int, first, last bool) {
-	binary.BigEndian.PutUint32(h[4:8], binary.BigEndian.Uint32(h[4:8])+uint32(at))
-	if !first {
-		h[13] &^= tcpCWR
+// segmentPayload is what of p is cut up. Bytes behind UDP's own length are no part of the datagram.
+func segmentPayload(p *packet.Packet) []byte {
+	if p.Proto == packet.ProtoUDP && !p.Fragment {
+		return p.Frame[p.Payload : p.L4+p.UDP().Len()]
 	}
-	if !last {
-		h[13] &^= packet.TCPFin | packet.TCPPsh
-	}
-	binary.BigEndian.PutUint16(h[16:18], 0)
-	s := packet.Pseudo4(ip.Src(), ip.Dst(), packet.ProtoTCP, len(h)+len(body))
-	s = uint64(packet.Fold(packet.Sum(h, s)))
-	binary.BigEndian.PutUint16(h[16:18], ^packet.Fold(packet.Sum(body, s)))
+	return p.Frame[p.Payload:]
 }
 
-// segmentUDP makes of the super-frame's UDP header that of the datagram with the payload body.
-func segmentUDP(h []byte, ip *packet.IPv4, body []byte) {
-	n := len(h) + len(body)
-	binary.BigEndian.PutUint16(h[4:6], uint16(n))
-	binary.BigEndian.PutUint16(h[6:8], 0)
+// segmentTCP makes of the super-frame's TCP header b that of the segment whose payload body begins at offset at. FIN and
+// PSH are the last segment's, the answer to a congestion mark is the first's (RFC 3168 section 6.1.2).
+func segmentTCP(b []byte, ip *packet.IPv4, body []byte, at int, first, last bool) {
+	h := (*packet.TCP)(b)
+	h.SetSeq(h.Seq() + uint32(at))
+	flags := h.Flags()
+	if !first {
+		flags &^= packet.TCPCwr
+	}
+	if !last {
+		flags &^= packet.TCPFin | packet.TCPPsh
+	}
+	h.SetFlags(flags)
+	h.SetChecksum(0)
+	s := packet.Pseudo4(ip.Src(), ip.Dst(), packet.ProtoTCP, len(b)+len(body))
+	h.SetChecksum(^packet.Fold(packet.Sum(body, packet.Sum(b, s))))
+}
+
+// segmentUDP makes of the super-frame's UDP header b that of the datagram with the payload body.
+func segmentUDP(b []byte, ip *packet.IPv4, body []byte) {
+	h, n := (*packet.UDP)(b), len(b)+len(body)
+	h.SetLen(n)
+	h.SetChecksum(0)
 	s := packet.Pseudo4(ip.Src(), ip.Dst(), packet.ProtoUDP, n)
-	s = uint64(packet.Fold(packet.Sum(h, s)))
-	binary.BigEndian.PutUint16(h[6:8], notZero(^packet.Fold(packet.Sum(body, s))))
+	h.SetChecksum(notZero(^packet.Fold(packet.Sum(body, packet.Sum(b, s)))))
 }

@@ -95,33 +95,10 @@ func (c *cutter) head(at, end int) []byte {
 	b := h[FrameHead:]
 	ip := (*packet.IPv4)(b)
 	if at > 0 {
-		clearUncopied(b[packet.IPv4Len:])
+		packet.ClearUncopiedOptions(b)
 	}
 	ip.SetTotalLen(len(b) + end - at)
 	ip.SetFrag(ip.DF(), c.mf || end < len(c.payload), c.base+at)
 	packet.FixIPv4Checksum(b)
 	return h
-}
-
-// clearUncopied overwrites with no-operations those IP options that do not go into every fragment (RFC 791 section 3.1).
-func clearUncopied(opts []byte) {
-	for len(opts) > 0 {
-		n := 1
-		switch opts[0] {
-		case 0: // end of list
-			return
-		case 1: // no operation
-		default:
-			if len(opts) < 2 || opts[1] < 2 || int(opts[1]) > len(opts) {
-				return
-			}
-			n = int(opts[1])
-			if opts[0]&0x80 == 0 {
-				for i := range n {
-					opts[i] = 1
-				}
-			}
-		}
-		opts = opts[n:]
-	}
 }

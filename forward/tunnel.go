@@ -16,10 +16,10 @@ type Tunnel struct {
 	PMTUDisc bool
 }
 
-// Wrap puts the outer header in front of p and returns the frame in two parts: head, written to buf, which needs
-// FrameHead+TunnelLen bytes, and body, p's own IP packet. A checksum that was left to the device is completed first:
-// nobody would after the encapsulation. p has p's Ethernet header; its TTL has been decremented. A super-frame cannot be
-// wrapped, Segment cuts it before.
+// Wrap puts the outer header in front of p, whose TTL has been decremented, and returns the frame in two parts: head,
+// written to buf, which needs FrameHead+TunnelLen bytes and begins with p's Ethernet header, and body, p's own IP packet.
+// A checksum that was left to the device is completed first: nobody would after the encapsulation. A super-frame cannot
+// be wrapped: Segment cuts it first.
 func (t *Tunnel) Wrap(buf []byte, p *packet.Packet, v *packet.Vnet) (head, body []byte) {
 	CompleteChecksum(p.Frame, v)
 	head, body = buf[:FrameHead+TunnelLen], p.Frame[p.L3:]
@@ -31,20 +31,15 @@ func (t *Tunnel) Wrap(buf []byte, p *packet.Packet, v *packet.Vnet) (head, body 
 
 // outer writes to b the header in front of an inner packet of n bytes with the given header.
 func (t *Tunnel) outer(b []byte, inner *packet.IPv4, n int) {
-	tos := inner.TOS()
-	if tos&3 == 3 {
-		tos ^= 1 // what was marked before the tunnel is not marked in it (RFC 3168 section 9.1.1, full functionality)
+	h := packet.Header4{
+		TOS: inner.TOS(), TTL: inner.TTL(), DF: t.PMTUDisc && inner.DF(),
+		Proto: packet.ProtoIPIP, Src: t.Src.V4(), Dst: t.Dst.V4(),
 	}
-	src, dst := t.Src.V4(), t.Dst.V4()
-	var id, frag uint16
-	if t.PMTUDisc && inner.DF() {
-		frag = flagDF
-	} else {
-		id = nextID(src, dst, packet.ProtoIPIP)
+	if h.TOS&3 == 3 {
+		h.TOS ^= 1 // congestion marked before the tunnel is not marked in it (RFC 3168 section 9.1.1)
 	}
-	putIPv4(b[:TunnelLen], tos, id, frag, packet.ProtoIPIP, src, dst)
-	ip := (*packet.IPv4)(b)
-	ip.SetTotalLen(TunnelLen + n)
-	ip.SetTTL(inner.TTL())
-	packet.FixIPv4Checksum(b)
+	if !h.DF {
+		h.ID = nextID(h.Src, h.Dst, h.Proto)
+	}
+	packet.PutIPv4(b, TunnelLen+n, h)
 }

@@ -2,6 +2,7 @@ package packet
 
 import (
 	"encoding/binary"
+	"hash/crc32"
 	"math/bits"
 )
 
@@ -74,3 +75,22 @@ func UpdatePartial32(c uint16, old, new uint32) uint16 {
 func Update48(c uint16, oldAddr, newAddr uint32, oldPort, newPort uint16) uint16 {
 	return ^Fold(uint64(^c) + uint64(^oldAddr) + uint64(newAddr) + uint64(^oldPort) + uint64(newPort))
 }
+
+// UpdateSum returns the checksum c after bytes below it that summed up to old came to sum up to new, both unfolded.
+func UpdateSum(c uint16, old, new uint64) uint16 {
+	return ^Fold(uint64(^c) + uint64(^Fold(old)) + uint64(Fold(new)))
+}
+
+var castagnoli = crc32.MakeTable(crc32.Castagnoli)
+
+// CRC32c is the checksum of the SCTP packet b, common header included and its checksum field taken as 0 (RFC 9260
+// section 6.8). b must have SCTPLen bytes.
+func CRC32c(b []byte) uint32 {
+	var zero [4]byte
+	c := crc32.Update(0, castagnoli, b[:8])
+	c = crc32.Update(c, castagnoli, zero[:])
+	return crc32.Update(c, castagnoli, b[SCTPLen:])
+}
+
+// SetWord writes the 16-bit word w, such as a checksum, to the start of b.
+func SetWord(b []byte, w uint16) { binary.BigEndian.PutUint16(b, w) }

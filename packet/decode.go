@@ -1,7 +1,5 @@
 package packet
 
-import "encoding/binary"
-
 // Flow is the addressing of a packet: what identifies its connection.
 type Flow struct {
 	Src, Dst         Addr
@@ -22,7 +20,7 @@ const (
 	NoFault         Fault = iota
 	FaultShort            // cut short: no whole Ethernet, IP or L4 header
 	FaultEtherType        // neither IPv4 nor IPv6
-	FaultIPHeader         // version, header length or total length lie
+	FaultIPHeader         // version, header length, total length or options lie, or a source route
 	FaultIPChecksum       // the IPv4 header checksum is wrong
 	FaultL4Header         // TCP data offset or UDP length lie
 	FaultAddress          // source or destination cannot stand in a packet on a wire (multicast source, unspecified)
@@ -55,11 +53,17 @@ func (p *Packet) IPv4() *IPv4 { return (*IPv4)(p.Frame[p.L3:]) }
 // L4Bytes is the L4 header and what follows it.
 func (p *Packet) L4Bytes() []byte { return p.Frame[p.L4:] }
 
+// Ports are those of a TCP, UDP or SCTP packet.
+func (p *Packet) Ports() *Ports { return (*Ports)(p.Frame[p.L4:]) }
+
 // TCP is the header of a TCP packet.
 func (p *Packet) TCP() *TCP { return (*TCP)(p.Frame[p.L4:]) }
 
 // UDP is the header of a UDP packet.
 func (p *Packet) UDP() *UDP { return (*UDP)(p.Frame[p.L4:]) }
+
+// SCTP is the header of an SCTP packet.
+func (p *Packet) SCTP() *SCTP { return (*SCTP)(p.Frame[p.L4:]) }
 
 // ICMP is the header of an ICMP packet.
 func (p *Packet) ICMP() *ICMP { return (*ICMP)(p.Frame[p.L4:]) }
@@ -90,8 +94,11 @@ func decode4(frame, b []byte, p *Packet) Fault {
 	if !IPv4ChecksumOK(b) {
 		return FaultIPChecksum
 	}
+	if n := ip.HeaderLen(); n > IPv4Len && !optionsOK(b[IPv4Len:n]) {
+		return FaultIPHeader
+	}
 	src := ip.Src()
-	if src>>28 >= 0xe || src>>24 == 127 {
+	if src>>28 >= 0xe || src>>24 == 127 || src>>24 == 0 {
 		return FaultAddress // RFC 1122 section 3.2.1.3: never a source on a wire
 	}
 	p.Src, p.Dst, p.Proto = AddrFrom4(src), AddrFrom4(ip.Dst()), ip.Proto()
@@ -128,11 +135,12 @@ func (p *Packet) decodeL4(b []byte) Fault {
 		}
 		p.SrcPort, p.DstPort, p.Payload = 0, 0, p.L4
 	case ProtoSCTP:
-		if len(b) < 12 {
+		if len(b) < SCTPLen {
 			return FaultShort
 		}
-		p.SrcPort, p.DstPort = binary.BigEndian.Uint16(b[0:2]), binary.BigEndian.Uint16(b[2:4])
-		p.Payload = p.L4 + 12
+		h := (*SCTP)(b)
+		p.SrcPort, p.DstPort = h.SrcPort(), h.DstPort()
+		p.Payload = p.L4 + SCTPLen
 	default:
 		p.SrcPort, p.DstPort, p.Payload = 0, 0, p.L4
 	}
@@ -167,7 +175,8 @@ func DecodeQuoted(b []byte, q *Packet) bool {
 		if len(b) < n+8 {
 			return false
 		}
-		q.SrcPort, q.DstPort = binary.BigEndian.Uint16(b[n:]), binary.BigEndian.Uint16(b[n+2:])
+		h := q.Ports()
+		q.SrcPort, q.DstPort = h.Src(), h.Dst()
 		return true
 	}
 	q.SrcPort, q.DstPort = 0, 0

@@ -64,3 +64,11 @@ func (h *Eth) Type() uint16 { return binary.BigEndian.Uint16(h[12:14]) }
 
 // SetType replaces the Ethernet type.
 func (h *Eth) SetType(t uint16) { binary.BigEndian.PutUint16(h[12:14], t) }
+
+// PutEth writes an Ethernet header to b, which must have EthLen bytes.
+func PutEth(b []byte, dst, src MAC, etherType uint16) {
+	h := (*Eth)(b)
+	h.SetDst(dst)
+	h.SetSrc(src)
+	h.SetType(etherType)
+}

@@ -117,6 +117,29 @@ func (h *IPv4) SetDst(a uint32) {
 	binary.BigEndian.PutUint32(h[16:20], a)
 }
 
+// Header4 is what PutIPv4 writes into an IPv4 header; addresses are in host order.
+type Header4 struct {
+	TOS      uint8
+	ID       uint16
+	DF       bool
+	TTL      uint8
+	Proto    uint8
+	Src, Dst uint32
+}
+
+// PutIPv4 writes to the start of b a header without options, of a whole datagram of n bytes, header included.
+func PutIPv4(b []byte, n int, f Header4) {
+	h := (*IPv4)(b)
+	h[0], h[1] = 0x45, f.TOS
+	h.SetTotalLen(n)
+	h.SetID(f.ID)
+	h.SetFrag(f.DF, false, 0)
+	h[8], h[9] = f.TTL, f.Proto
+	binary.BigEndian.PutUint32(h[12:16], f.Src)
+	binary.BigEndian.PutUint32(h[16:20], f.Dst)
+	FixIPv4Checksum(b)
+}
+
 func (h *IPv4) setChecksum(c uint16) { binary.BigEndian.PutUint16(h[10:12], c) }
 
 // IPv4ChecksumOK says that the header at the start of b, options included, has a right checksum. b must have been
@@ -136,4 +159,57 @@ func FixIPv4Checksum(b []byte) {
 	n := int(b[0]&15) * 4
 	b[10], b[11] = 0, 0
 	binary.BigEndian.PutUint16(b[10:12], ^Fold(Sum(b[:n], 0)))
+}
+
+// IP option numbers, copied flag included (RFC 791 section 3.1).
+const (
+	optEnd    = 0
+	optNop    = 1
+	optLSRR   = 131
+	optSSRR   = 137
+	optCopied = 0x80
+)
+
+// optionsOK says that the IP options in b are well-formed and hold no source route: a host that isn't told otherwise
+// drops packets that wish to choose their way.
+func optionsOK(b []byte) bool {
+	for len(b) > 0 && b[0] != optEnd {
+		n := 1
+		if b[0] != optNop {
+			if len(b) < 2 || b[1] < 2 || int(b[1]) > len(b) || b[0] == optLSRR || b[0] == optSSRR {
+				return false
+			}
+			n = int(b[1])
+		}
+		b = b[n:]
+	}
+	return true
+}
+
+// ClearUncopiedOptions makes of the header at the start of b that of a later fragment: options that only the first
+// fragment carries become no-operations, as Linux does it, so that the length stays. The checksum is not updated.
+func ClearUncopiedOptions(b []byte) {
+	b = b[IPv4Len : int(b[0]&15)*4]
+	for len(b) > 0 && b[0] != optEnd {
+		n := 1
+		if b[0] != optNop {
+			if len(b) < 2 || b[1] < 2 || int(b[1]) > len(b) {
+				return
+			}
+			n = int(b[1])
+			if b[0]&optCopied == 0 {
+				fillNop(b[:n])
+			}
+		}
+		b = b[n:]
+	}
+}
+
+// ClearOptions makes no-operations of all options of the header at the start of b. The checksum is not updated.
+func ClearOptions(b []byte) { fillNop(b[IPv4Len : int(b[0]&15)*4]) }
+
+func fillNop(b []byte) {
+	for i := range b {
+		b[i] = optNop
+	}
 }

@@ -10,7 +10,24 @@ const (
 	TCPPsh = 0x08
 	TCPAck = 0x10
 	TCPUrg = 0x20
+	TCPEce = 0x40
+	TCPCwr = 0x80
 )
+
+// Ports is a view of the start of a TCP, UDP or SCTP header, which have their ports in the same place.
+type Ports [4]byte
+
+// Src is the source port.
+func (h *Ports) Src() uint16 { return binary.BigEndian.Uint16(h[0:2]) }
+
+// Dst is the destination port.
+func (h *Ports) Dst() uint16 { return binary.BigEndian.Uint16(h[2:4]) }
+
+// SetSrc replaces the source port; no checksum is updated.
+func (h *Ports) SetSrc(port uint16) { binary.BigEndian.PutUint16(h[0:2], port) }
+
+// SetDst replaces the destination port; no checksum is updated.
+func (h *Ports) SetDst(port uint16) { binary.BigEndian.PutUint16(h[2:4], port) }
 
 // TCPLen is the length in bytes of a TCP header without options.
 const TCPLen = 20
@@ -49,8 +66,23 @@ func (h *TCP) HeaderLen() int { return int(h[12]>>4) * 4 }
 // Flags is the set of TCP* flags.
 func (h *TCP) Flags() uint8 { return h[13] }
 
+// SetSeq replaces the sequence number; the checksum is not updated, nor by the other setters.
+func (h *TCP) SetSeq(n uint32) { binary.BigEndian.PutUint32(h[4:8], n) }
+
+// SetAck replaces the acknowledgment number.
+func (h *TCP) SetAck(n uint32) { binary.BigEndian.PutUint32(h[8:12], n) }
+
+// SetHeaderLen replaces the length in bytes of the header, a multiple of 4 up to 60.
+func (h *TCP) SetHeaderLen(n int) { h[12] = byte(n/4)<<4 | h[12]&15 }
+
+// SetFlags replaces the set of TCP* flags.
+func (h *TCP) SetFlags(f uint8) { h[13] = f }
+
 // Checksum is the checksum field as it stands.
 func (h *TCP) Checksum() uint16 { return binary.BigEndian.Uint16(h[16:18]) }
+
+// SetChecksum replaces the checksum field.
+func (h *TCP) SetChecksum(c uint16) { binary.BigEndian.PutUint16(h[16:18], c) }
 
 // UDPLen is the length in bytes of a UDP header.
 const UDPLen = 8
@@ -80,11 +112,33 @@ func (h *UDP) DstPort() uint16 { return binary.BigEndian.Uint16(h[2:4]) }
 // Len is the length in bytes of the header and its payload.
 func (h *UDP) Len() int { return int(binary.BigEndian.Uint16(h[4:6])) }
 
+// SetLen replaces the length in bytes of the header and its payload; the checksum is not updated.
+func (h *UDP) SetLen(n int) { binary.BigEndian.PutUint16(h[4:6], uint16(n)) }
+
 // Checksum is the checksum field as it stands; 0 means that the sender computed none.
 func (h *UDP) Checksum() uint16 { return binary.BigEndian.Uint16(h[6:8]) }
 
 // SetChecksum replaces the checksum field.
 func (h *UDP) SetChecksum(c uint16) { binary.BigEndian.PutUint16(h[6:8], c) }
+
+// SCTPLen is the length in bytes of the common header of SCTP.
+const SCTPLen = 12
+
+// SCTP is a view of SCTP's common header (RFC 9260 section 3.1). Its checksum is a CRC32c of the whole SCTP packet, no
+// pseudo-header, and alone in all of these headers lies with its low byte first.
+type SCTP [SCTPLen]byte
+
+// SrcPort is the source port.
+func (h *SCTP) SrcPort() uint16 { return binary.BigEndian.Uint16(h[0:2]) }
+
+// DstPort is the destination port.
+func (h *SCTP) DstPort() uint16 { return binary.BigEndian.Uint16(h[2:4]) }
+
+// Checksum is the checksum field as it stands.
+func (h *SCTP) Checksum() uint32 { return binary.LittleEndian.Uint32(h[8:12]) }
+
+// SetChecksum replaces the checksum field.
+func (h *SCTP) SetChecksum(c uint32) { binary.LittleEndian.PutUint32(h[8:12], c) }
 
 // ICMP types and codes (RFC 792).
 const (
@@ -92,11 +146,19 @@ const (
 	ICMPUnreachable    = 3
 	ICMPSourceQuench   = 4
 	ICMPEcho           = 8
+	ICMPRouterAdvert   = 9  // RFC 1256
+	ICMPRouterSolicit  = 10 // RFC 1256
 	ICMPTimeExceeded   = 11
-	ICMPCodeNet        = 0 // of ICMPUnreachable
-	ICMPCodeHost       = 1 // of ICMPUnreachable
-	ICMPCodePort       = 3 // of ICMPUnreachable
-	ICMPCodeFragNeeded = 4 // of ICMPUnreachable
+	ICMPTimestamp      = 13
+	ICMPTimestampReply = 14
+	ICMPInfo           = 15
+	ICMPInfoReply      = 16
+	ICMPMask           = 17 // RFC 950
+	ICMPMaskReply      = 18 // RFC 950
+	ICMPCodeNet        = 0  // of ICMPUnreachable
+	ICMPCodeHost       = 1  // of ICMPUnreachable
+	ICMPCodePort       = 3  // of ICMPUnreachable
+	ICMPCodeFragNeeded = 4  // of ICMPUnreachable
 )
 
 // ICMPLen is the length in bytes of an ICMP header.
@@ -126,6 +188,12 @@ func (h *ICMP) Checksum() uint16 { return binary.BigEndian.Uint16(h[2:4]) }
 // SetChecksum replaces the checksum field.
 func (h *ICMP) SetChecksum(c uint16) { binary.BigEndian.PutUint16(h[2:4], c) }
 
+// SetType replaces type and code; the checksum is not updated.
+func (h *ICMP) SetType(typ, code uint8) { h[0], h[1] = typ, code }
+
+// SetRest replaces the four bytes behind the checksum, zero in most errors; the checksum is not updated.
+func (h *ICMP) SetRest(n uint32) { binary.BigEndian.PutUint32(h[4:8], n) }
+
 // MTU is the next hop's MTU in a fragmentation-needed message (RFC 1191 section 4).
 func (h *ICMP) MTU() int { return int(binary.BigEndian.Uint16(h[6:8])) }
 
@@ -133,4 +201,15 @@ func (h *ICMP) MTU() int { return int(binary.BigEndian.Uint16(h[6:8])) }
 // exceeded.
 func (h *ICMP) IsError() bool {
 	return h[0] == ICMPUnreachable || h[0] == ICMPSourceQuench || h[0] == ICMPTimeExceeded
+}
+
+// IsQuery says that the message is of a type known to be no error: one that may itself be answered with an error
+// (RFC 1122 section 3.2.2).
+func (h *ICMP) IsQuery() bool {
+	switch h[0] {
+	case ICMPEchoReply, ICMPEcho, ICMPRouterAdvert, ICMPRouterSolicit, ICMPTimestamp, ICMPTimestampReply,
+		ICMPInfo, ICMPInfoReply, ICMPMask, ICMPMaskReply:
+		return true
+	}
+	return false
 }
