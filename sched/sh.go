@@ -71,7 +71,7 @@ func (s *sh) Prepare(servers []*service.RealServer) {
 	t := new(hashTable)
 	for i, at, dealt := 0, 0, int32(0); i < len(t) && len(servers) > 0; i++ {
 		t[i] = servers[at]
-		if dealt++; dealt >= servers[at].Weight() {
+		if dealt++; dealt >= servers[at].StagedWeight() {
 			at, dealt = (at+1)%len(servers), 0
 		}
 	}

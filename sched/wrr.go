@@ -136,7 +136,7 @@ func (w *wrr) Prepare(servers []*service.RealServer) {
 func wrrParamsOf(servers []*service.RealServer) *wrrParams {
 	var divisor, heaviest int64
 	for _, rs := range servers {
-		if w := int64(rs.Weight()); w > 0 {
+		if w := int64(rs.StagedWeight()); w > 0 {
 			heaviest = max(heaviest, w)
 			if divisor != 1 {
 				divisor = gcd(divisor, w)

@@ -18,10 +18,10 @@ type Scheduler interface {
 	// lblcr may, to remember a new destination).
 	Pick(r *Request, servers []*RealServer) *RealServer
 	// Changed tells of one change to the list, in the order the changes were made. It must be cheap; tables are built by
-	// Prepare. Calls are serialised with each other and with Prepare, but run beside Pick.
+	// Prepare. Calls are serialised with each other and with Prepare, but run beside Pick. Weights are the staged ones.
 	Changed(c Change)
-	// Prepare builds what Pick needs for this list, once after a series of changes and right before the list is
-	// published.
+	// Prepare builds what Pick needs for this list, by the staged weights: once when the scheduler is made, with the list
+	// it begins with, and then after each series of changes, right before the list is published. The list may not be kept.
 	Prepare(servers []*RealServer)
 }
 
@@ -41,7 +41,7 @@ type Change struct {
 	Kind ChangeKind
 	// Server is the one added, edited or removed; nil for ServiceEdited.
 	Server *RealServer
-	// Before and After are the lists before and after the change.
+	// Before and After are the lists before and after the change; they may not be kept.
 	Before, After []*RealServer
 	// Flags are the scheduler's flags, after the change.
 	Flags SchedFlags

@@ -22,7 +22,9 @@ type RealServer struct {
 	Index uint32
 
 	method     atomic.Uint32
+	encap      atomic.Uint32
 	weight     atomic.Int32
+	staged     atomic.Int32
 	lastWeight atomic.Int32
 	upper      atomic.Uint32
 	lower      atomic.Uint32
@@ -55,15 +57,46 @@ func (rs *RealServer) SetMethod(m Method) { rs.method.Store(uint32(m)) }
 // Weight is the share of new connections; 0 means quiesced.
 func (rs *RealServer) Weight() int32 { return rs.weight.Load() }
 
-// LastWeight is the last weight that wasn't 0. mh builds its table from it, so that quiescing moves no client.
+// LastWeight is the last staged weight that wasn't 0. mh builds its table from it, so that quiescing moves no client.
 func (rs *RealServer) LastWeight() int32 { return rs.lastWeight.Load() }
 
-// SetWeight changes the weight.
+// SetWeight changes the weight at once.
 func (rs *RealServer) SetWeight(w int32) {
+	rs.StageWeight(w)
+	rs.CommitWeight()
+}
+
+// StagedWeight is the weight that the next table brings: what a scheduler's Changed and Prepare go by, while Pick still
+// sees Weight. Thus a change of many weights comes into force with the lists it belongs to, and not while those are
+// being built.
+func (rs *RealServer) StagedWeight() int32 { return rs.staged.Load() }
+
+// StageWeight sets the staged weight.
+func (rs *RealServer) StageWeight(w int32) {
 	if w != 0 {
 		rs.lastWeight.Store(w)
 	}
-	rs.weight.Store(w)
+	rs.staged.Store(w)
+}
+
+// CommitWeight puts the staged weight into force.
+func (rs *RealServer) CommitWeight() { rs.weight.Store(rs.staged.Load()) }
+
+// Readmit stages the weight of a server that was removed and comes back: like a new one it has no earlier weight.
+func (rs *RealServer) Readmit(w int32) {
+	rs.lastWeight.Store(w)
+	rs.staged.Store(w)
+}
+
+// Encap says how the method Tunnel encapsulates.
+func (rs *RealServer) Encap() Encap {
+	v := rs.encap.Load()
+	return Encap{Kind: EncapKind(v >> 24), Checksum: EncapChecksum(v >> 16), Port: uint16(v)}
+}
+
+// SetEncap changes how the method Tunnel encapsulates.
+func (rs *RealServer) SetEncap(e Encap) {
+	rs.encap.Store(uint32(e.Kind)<<24 | uint32(e.Checksum)<<16 | uint32(e.Port))
 }
 
 // Thresholds are the connection counts at which the server becomes overloaded (upper) and stops being so (lower); 0

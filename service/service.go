@@ -67,6 +67,34 @@ func (m Method) String() string {
 	}
 }
 
+// EncapKind is an encapsulation. The values are the kernel's (IP_VS_CONN_F_TUNNEL_TYPE_*).
+type EncapKind uint8
+
+// The encapsulations.
+const (
+	IPIP EncapKind = iota // IP in IP
+	GUE                   // generic UDP encapsulation
+	GRE
+)
+
+// EncapChecksum says how the outer header of GUE and GRE is protected.
+type EncapChecksum uint8
+
+// The protections.
+const (
+	NoChecksum     EncapChecksum = iota
+	FullChecksum                 // the outer UDP or GRE checksum
+	RemoteChecksum               // remote checksum offload (GUE only): the receiver computes the inner one
+)
+
+// Encap says how the method Tunnel encapsulates; the zero value is IPIP.
+type Encap struct {
+	Kind     EncapKind
+	Checksum EncapChecksum
+	// Port is the UDP port of GUE, in host order.
+	Port uint16
+}
+
 // Key identifies a virtual service: protocol, address and port, or a firewall mark and a family.
 type Key struct {
 	// Proto is 0 for a fwmark service.
