@@ -122,6 +122,20 @@ func veth(a *space, aName string, b *space, bName string) {
 	}
 	a.up(aName)
 	b.up(bName)
+	a.settle(aName)
+	b.settle(bName)
+}
+
+// settle waits until the kernel has noticed that the other end is up. Before that it takes frames and drops them.
+func (s *space) settle(name string) {
+	s.tb.Helper()
+	for range 1000 {
+		if s.link(name).Attrs().OperState == netlink.OperUp {
+			return
+		}
+		time.Sleep(2 * time.Millisecond)
+	}
+	s.tb.Fatalf("%s does not come up", name)
 }
 
 // open opens a link in the namespace, closed when the test ends.
@@ -187,7 +201,7 @@ func receive(tb testing.TB, l Link, n int) []got {
 	defer p.Close()
 	var all []got
 	frames := make([]Frame, 32)
-	quiet := 300 * time.Millisecond
+	quiet := 2 * time.Second // a busy machine may be slow; only a failing test waits so long
 	if n == 0 {
 		quiet = 100 * time.Millisecond
 	}
@@ -290,4 +304,10 @@ func withoutCapabilities(tb testing.TB, s *space, drop []int, f func()) {
 	if err := <-done; err != nil {
 		tb.Fatal(err)
 	}
+}
+
+// parityProgram picks a fanout member by the parity of the TCP or UDP source port: offset 0 is the IP header.
+var parityProgram = []unix.SockFilter{
+	{Code: unix.BPF_LD | unix.BPF_H | unix.BPF_ABS, K: 20},
+	{Code: unix.BPF_RET | unix.BPF_A},
 }

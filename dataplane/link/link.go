@@ -53,8 +53,8 @@ func (f *Frame) Headroom() int {
 // the caller's business. It returns false and changes nothing when the room does not suffice.
 func (f *Frame) Prepend(n int) bool {
 	room := f.Headroom()
-	if n < 0 || n > room {
-		return false
+	if n <= 0 || n > room {
+		return n == 0
 	}
 	f.Buf = f.mem[room-n : room+len(f.Buf)]
 	return true
@@ -99,3 +99,18 @@ type Stats struct {
 
 // ErrClosed is returned by operations on a closed link.
 var ErrClosed = errors.New("link is closed")
+
+// Add adds d to s.
+func (s *Stats) Add(d Stats) {
+	s.RxFrames += d.RxFrames
+	s.RxBytes += d.RxBytes
+	s.RxTruncated += d.RxTruncated
+	s.RxRingFull += d.RxRingFull
+	s.RxError += d.RxError
+	s.RxRestarts += d.RxRestarts
+	s.TxFrames += d.TxFrames
+	s.TxBytes += d.TxBytes
+	s.TxNoBuffer += d.TxNoBuffer
+	s.TxTooLong += d.TxTooLong
+	s.TxError += d.TxError
+}

@@ -3,8 +3,6 @@ package link
 import (
 	"bytes"
 	"encoding/binary"
-	"errors"
-	"strings"
 	"testing"
 	"time"
 
@@ -223,8 +221,8 @@ func TestFullRingIsCounted(t *testing.T) {
 		near.Send(testFrame(i, 60), nil)
 	}
 	near.Flush()
-	frames := receive(t, far, slots+70)
-	if len(frames) != slots || far.Stats().RxRingFull != 70 {
+	frames := receive(t, far, slots)
+	if len(frames) != slots || len(receive(t, far, 0)) != 0 || far.Stats().RxRingFull != 70 {
 		t.Errorf("received %d, counted %+v; want %d and 70 dropped", len(frames), far.Stats(), slots)
 	}
 	sendAll(near, testFrame(1, 60))
@@ -304,150 +302,6 @@ func TestNoBufferIsCounted(t *testing.T) {
 	}
 }
 
-func TestOwnTransmissionsAreNotReceived(t *testing.T) {
-	for _, kind := range []Kind{KindRing, KindSimple} {
-		for _, fanout := range []Fanout{{}, {Group: 77}} {
-			s := twoEnds(t)
-			cfg := Config{Interface: "near", Kind: kind, Fanout: fanout}
-			near := s.open(cfg)
-			s.open(cfg)
-			other := s.open(Config{Interface: "near"})
-			far := s.open(Config{Interface: "far"})
-			for i := range 20 {
-				sendAll(near, testFrame(i, 60))
-				sendAll(other, testFrame(i, 60))
-			}
-			if n := len(receive(t, far, 40)); n != 40 {
-				t.Errorf("%v %+v: the other end received %d of 40", kind, fanout, n)
-			}
-			if n := len(receive(t, near, 0)); n != 0 {
-				t.Errorf("%v %+v: received %d frames that this host sent", kind, fanout, n)
-			}
-		}
-	}
-}
-
-func TestFilterKeepsOwnTransmissionsOutWithoutTheFlag(t *testing.T) {
-	s := twoEnds(t)
-	near := s.open(Config{Interface: "near", Fanout: Fanout{Group: 5}})
-	// Kernels before the flag behave as this group without it: only the filter is left.
-	near.mu.Lock()
-	near.hideOwn = false
-	near.mu.Unlock()
-	plain := s.openGroupWithoutFlag("near")
-	if err := attachFilter(plain, acceptAll); err != nil {
-		t.Fatal(err)
-	}
-	far := s.open(Config{Interface: "far"})
-	count := func() (n int) {
-		for i := range 5 {
-			sendAll(near, testFrame(i, 60))
-			sendAll(far, testFrame(i, 60))
-		}
-		for buf := make([]byte, 2000); ; n++ {
-			if _, errno := recv(plain, buf); errno != 0 {
-				return n
-			}
-		}
-	}
-	if n := count(); n != 10 {
-		t.Fatalf("without flag and filter: %d frames, want 10: the test no longer tests the filter", n)
-	}
-	if err := attachFilter(plain, dropOwn(nil)); err != nil {
-		t.Fatal(err)
-	}
-	if n := count(); n != 5 {
-		t.Errorf("with the filter: %d frames, want the 5 from outside", n)
-	}
-}
-
-// openGroupWithoutFlag opens a bare socket alone in a fanout group.
-func (s *space) openGroupWithoutFlag(name string) int {
-	s.tb.Helper()
-	var fd int
-	var err error
-	s.do(func() { fd, err = packetSocket() })
-	if err != nil {
-		s.tb.Fatal(err)
-	}
-	s.tb.Cleanup(func() { unix.Close(fd) })
-	index := s.link(name).Attrs().Index
-	if err := unix.Bind(fd, &unix.SockaddrLinklayer{Protocol: htons(unix.ETH_P_ALL), Ifindex: index}); err != nil {
-		s.tb.Fatal(err)
-	}
-	if err := unix.SetsockoptInt(fd, unix.SOL_PACKET, unix.PACKET_FANOUT, 4711); err != nil {
-		s.tb.Fatal(err)
-	}
-	return fd
-}
-
-func TestUserFilterAndOwnFilterWorkTogether(t *testing.T) {
-	for _, fanout := range []Fanout{{}, {Group: 9}} {
-		s := twoEnds(t)
-		// Longer than 100 bytes. A is expected to be zero at the start.
-		program := []unix.SockFilter{
-			{Code: unix.BPF_JMP | unix.BPF_JEQ | unix.BPF_K, Jt: 1, Jf: 0, K: 0},
-			{Code: unix.BPF_RET | unix.BPF_K, K: 0},
-			{Code: unix.BPF_LD | unix.BPF_W | unix.BPF_LEN},
-			{Code: unix.BPF_JMP | unix.BPF_JGT | unix.BPF_K, Jt: 0, Jf: 1, K: 100},
-			{Code: unix.BPF_RET | unix.BPF_K, K: 0xffffffff},
-			{Code: unix.BPF_RET | unix.BPF_K, K: 0},
-		}
-		near := s.open(Config{Interface: "near", Fanout: fanout, Filter: program})
-		far := s.open(Config{Interface: "far"})
-		sendAll(near, testFrame(0, 200))
-		sendAll(far, testFrame(1, 60), testFrame(2, 200))
-		frames := receive(t, near, 0)
-		if len(frames) != 1 || len(frames[0].eth) != 200 {
-			t.Errorf("fanout %d: received %d frames, want the long one from outside", fanout.Group, len(frames))
-		}
-		if err := near.SetFilter(nil); err != nil {
-			t.Fatal(err)
-		}
-		sendAll(near, testFrame(0, 200))
-		sendAll(far, testFrame(1, 60), testFrame(2, 200))
-		if n := len(receive(t, near, 0)); n != 2 {
-			t.Errorf("fanout %d: received %d frames without a filter, want 2", fanout.Group, n)
-		}
-	}
-}
-
-func TestTransmitOnlyLink(t *testing.T) {
-	s := twoEnds(t)
-	var tx *Socket
-	var err error
-	s.do(func() { tx, err = OpenTx(Config{Interface: "near"}) })
-	if err != nil {
-		t.Fatal(err)
-	}
-	far := s.open(Config{Interface: "far"})
-	sendAll(tx, testFrame(3, 60))
-	if n := len(receive(t, far, 1)); n != 1 {
-		t.Errorf("received %d frames, want 1", n)
-	}
-	sendAll(far, testFrame(4, 60))
-	if n := tx.Recv(make([]Frame, 4)); n != 0 || tx.FD() != -1 {
-		t.Errorf("Recv = %d, FD = %d; want 0, -1", n, tx.FD())
-	}
-	tx.Release()
-	if err := tx.SetFilter(acceptAll); err == nil {
-		t.Error("SetFilter succeeds on a link that only sends")
-	}
-	if err := tx.Err(); err != nil {
-		t.Errorf("Err() = %v", err)
-	}
-	if err := tx.Close(); err != nil {
-		t.Errorf("Close() = %v", err)
-	}
-	if err := tx.Close(); !errors.Is(err, ErrClosed) {
-		t.Errorf("second Close() = %v, want ErrClosed", err)
-	}
-	sendAll(tx, testFrame(5, 60))
-	if st := tx.Stats(); st.TxFrames != 1 || st.TxError != 1 {
-		t.Errorf("counted %+v, want 1 sent and 1 refused after Close", st)
-	}
-}
-
 func TestNoVnetCompletesChecksumsAndRefusesSuperFrames(t *testing.T) {
 	s := twoEnds(t)
 	near, far := s.open(Config{Interface: "near", NoVnet: true}), s.open(Config{Interface: "far"})
@@ -473,126 +327,35 @@ func TestNoVnetCompletesChecksumsAndRefusesSuperFrames(t *testing.T) {
 	}
 }
 
-func TestOpenSaysWhatIsWrong(t *testing.T) {
+func TestHeldSlotsAreNotHandedOutAgain(t *testing.T) {
 	s := twoEnds(t)
-	s.down("far")
-	s.up("lo")
-	for _, row := range []struct {
-		name string
-		cfg  Config
-		want error
-		text string
-	}{
-		{"no such name", Config{Interface: "nowhere"}, ErrNoInterface, "nowhere"},
-		{"name too long", Config{Interface: "a-name-longer-than-any"}, ErrNoInterface, "a-name-longer-than-any"},
-		{"no such index", Config{Index: 4999}, ErrNoInterface, "interface 4999"},
-		{"nothing named", Config{}, ErrNoInterface, "interface 0"},
-		{"down", Config{Interface: "far"}, ErrDown, "ip link set far up"},
-		{"loopback", Config{Interface: "lo"}, ErrNotEthernet, "lo"},
-	} {
-		for kind := KindAuto; kind <= KindSimple; kind++ {
-			row.cfg.Kind = kind
-			var err error
-			s.do(func() { _, err = Open(row.cfg) })
-			if !errors.Is(err, row.want) || !strings.Contains(err.Error(), row.text) {
-				t.Errorf("%s, %v: %v; want %v about %q", row.name, kind, err, row.want, row.text)
+	near, far := s.open(Config{Interface: "near"}), s.open(Config{Interface: "far", Kind: KindRing, RingSlots: 32})
+	slots := far.Info().Slots
+	for round := range 3 { // the later ones begin in the middle of the ring
+		for i := range slots + 5 {
+			near.Send(testFrame(i, 60), nil)
+		}
+		near.Flush()
+		frames := make([]Frame, 7)
+		for seq := 0; seq < slots; {
+			n := far.Recv(frames)
+			if n == 0 {
+				t.Fatalf("round %d: %d of %d frames", round, seq, slots)
+			}
+			for _, f := range frames[:n] {
+				if got := binary.BigEndian.Uint32(f.Eth()[14:]); got != uint32(seq) {
+					t.Fatalf("round %d: frame %d is number %d", round, seq, got)
+				}
+				seq++
 			}
 		}
-	}
-	withoutCapabilities(t, s, []int{unix.CAP_NET_RAW}, func() {
-		if _, err := Open(Config{Interface: "near"}); !errors.Is(err, ErrPermission) || !errors.Is(err, unix.EPERM) {
-			t.Errorf("without CAP_NET_RAW: %v", err)
+		if n := far.Recv(frames); n != 0 {
+			t.Fatalf("round %d: %d frames beyond the ring's length", round, n)
 		}
-	})
-}
-
-func TestAutoTakesTheRingAndSaysWhyNot(t *testing.T) {
-	s := twoEnds(t)
-	if info := s.open(Config{Interface: "near"}).Info(); info.Kind != KindRing || info.Reason != "" || !info.Vnet ||
-		info.Slots != 4096 || info.SlotSize != 2048 || info.MTU != 1500 || info.MAC == [6]byte{} {
-		t.Errorf("Info() = %+v", info)
-	}
-	index := s.link("near").Attrs().Index
-	if info := s.open(Config{Index: index}).Info(); info.Name != "near" || info.Index != index {
-		t.Errorf("opened by index %d: %+v", index, info)
-	}
-	// A ring too large for any machine.
-	info := s.open(Config{Interface: "near", RingSlots: 1 << 30, SlotSize: 2048}).Info()
-	if info.Kind != KindSimple || !strings.Contains(info.Reason, "PACKET_RX_RING") || info.Slots != 0 {
-		t.Errorf("Info() = %+v, want the simple link and why", info)
-	}
-}
-
-func TestLargeMTUGetsLargeSlots(t *testing.T) {
-	s := twoEnds(t)
-	for _, name := range []string{"near", "far"} {
-		if err := s.nl.LinkSetMTU(s.link(name), 9000); err != nil {
-			t.Fatal(err)
+		far.Release()
+		sendAll(near, testFrame(1, 60), testFrame(2, 60), testFrame(3, 60))
+		if n := len(receive(t, far, 3)); n != 3 {
+			t.Fatalf("round %d: received %d frames after Release, want 3", round, n)
 		}
-	}
-	near, far := s.open(Config{Interface: "near"}), s.open(Config{Interface: "far"})
-	if info := far.Info(); info.SlotSize != 16384 || info.Slots != 1024 {
-		t.Errorf("Info() = %+v, want 1024 slots of 16384", info)
-	}
-	want := testFrame(1, 9014)
-	sendAll(near, want)
-	if f := receive(t, far, 1); len(f) != 1 || !bytes.Equal(f[0].eth, want[packet.VnetLen:]) {
-		t.Error("a frame of 9014 bytes did not arrive whole")
-	}
-}
-
-func TestWithoutNetAdminSlotsHoldSuperFrames(t *testing.T) {
-	s := twoEnds(t)
-	near := s.open(Config{Interface: "near"})
-	withoutCapabilities(t, s, []int{unix.CAP_NET_ADMIN}, func() {
-		far, err := Open(Config{Interface: "far", RecvBuffer: 256 << 10})
-		if err != nil {
-			t.Error(err)
-			return
-		}
-		defer far.Close()
-		if info := far.Info(); info.Kind != KindRing || info.SlotSize < 64<<10 || info.RecvBuffer > 1<<20 {
-			t.Errorf("Info() = %+v, want a ring of slots for super-frames", info)
-		}
-		for i := range 100 {
-			sendAll(near, superFrame(i, 65000))
-		}
-		for i, f := range receiveIPv4(t, far, 100) {
-			if f.meta.truncated || !bytes.Equal(f.eth, superFrame(i, 65000)[packet.VnetLen:]) {
-				t.Errorf("super-frame %d differs, truncated %v", i, f.meta.truncated)
-			}
-		}
-		if st := far.Stats(); st.RxFrames != 100 || st.RxTruncated != 0 {
-			t.Errorf("counted %+v, want 100 whole frames", st)
-		}
-	})
-}
-
-func TestMembershipsReachTheInterface(t *testing.T) {
-	s := twoEnds(t)
-	l := s.open(Config{Interface: "near", Unicast: [][6]byte{{2, 0, 0, 0, 0, 1}}})
-	promiscuous := func() int { return s.link("near").Attrs().Promisc }
-	if promiscuous() != 1 { // veth has no filter for unicast addresses: a further one makes it promiscuous
-		t.Errorf("promiscuity %d with a further MAC address, want 1", promiscuous())
-	}
-	if err := l.LeaveUnicast([6]byte{2, 0, 0, 0, 0, 1}); err != nil || promiscuous() != 0 {
-		t.Errorf("LeaveUnicast: %v, promiscuity %d; want 0", err, promiscuous())
-	}
-	if err := l.Promiscuous(); err != nil || promiscuous() != 1 {
-		t.Errorf("Promiscuous: %v, promiscuity %d; want 1", err, promiscuous())
-	}
-	group := [6]byte{0x33, 0x33, 0xff, 1, 2, 3}
-	if err := l.JoinMulticast(group); err != nil {
-		t.Errorf("JoinMulticast: %v", err)
-	}
-	if err := l.LeaveMulticast(group); err != nil {
-		t.Errorf("LeaveMulticast: %v", err)
-	}
-	l.Close()
-	if promiscuous() != 0 {
-		t.Errorf("promiscuity %d after Close, want 0", promiscuous())
-	}
-	if err := l.JoinUnicast(group); !errors.Is(err, ErrClosed) {
-		t.Errorf("JoinUnicast after Close: %v, want ErrClosed", err)
 	}
 }

@@ -17,11 +17,13 @@ import (
 // once, for ever.
 type Poller struct {
 	links []Link
-	fds   []unix.PollFd // one for each link, then the wake-up's
-	errs  []error       // what the last Wait found wrong with each link
-	ts    unix.Timespec
-	buf   [8]byte
-	woken bool
+	// sockets are those of the links that want tending, nil for others.
+	sockets []*Socket
+	fds     []unix.PollFd // one for each link, then the wake-up's
+	errs    []error       // what the last Wait found wrong with each link
+	ts      unix.Timespec
+	buf     [8]byte
+	woken   bool
 
 	pending atomic.Bool // a Wake that Wait has not taken
 	mu      sync.Mutex  // guards closing wake against a Wake under way
@@ -35,35 +37,58 @@ func NewPoller(links ...Link) (*Poller, error) {
 		return nil, fmt.Errorf("eventfd for wake-ups: %w", err)
 	}
 	p := &Poller{
-		links: links,
-		fds:   make([]unix.PollFd, len(links)+1),
-		errs:  make([]error, len(links)),
-		wake:  wake,
+		links:   links,
+		sockets: make([]*Socket, len(links)),
+		fds:     make([]unix.PollFd, len(links)+1),
+		errs:    make([]error, len(links)),
+		wake:    wake,
 	}
 	for i, l := range links {
 		p.fds[i] = unix.PollFd{Fd: int32(l.FD()), Events: unix.POLLIN} // the kernel passes over -1
+		p.sockets[i], _ = l.(*Socket)
 	}
 	p.fds[len(links)] = unix.PollFd{Fd: int32(wake), Events: unix.POLLIN}
 	return p, nil
 }
 
+// tendInterval is how often a sleeping poller looks after rings: a blocked one would not wake it.
+const tendInterval = 100 * time.Millisecond
+
 // Wait sleeps until a link is readable or broken, Wake is called, or timeout has passed (negative: no limit; zero:
 // only look). It returns the number of links for which Readable or Err has something to say; zero also when a signal
 // arrived. It takes the pending error of a broken link, so that one that is down does not make it spin.
 func (p *Poller) Wait(timeout time.Duration) int {
-	var ts *unix.Timespec
-	if timeout >= 0 {
-		p.ts = unix.NsecToTimespec(int64(timeout))
-		ts = &p.ts
+	for {
+		step := timeout
+		if step < 0 || step > tendInterval {
+			step = tendInterval
+		}
+		n, interrupted := p.poll(step)
+		for i, s := range p.sockets {
+			if s != nil && p.fds[i].Revents == 0 {
+				s.tend()
+			}
+		}
+		if n > 0 || p.woken || interrupted || step == timeout {
+			return n
+		}
+		if timeout > 0 {
+			timeout -= step
+		}
 	}
+}
+
+// poll is one system call and what it found.
+func (p *Poller) poll(timeout time.Duration) (n int, interrupted bool) {
 	clear(p.errs)
 	p.woken = false
-	n, err := unix.Ppoll(p.fds, ts, nil)
+	p.ts = unix.NsecToTimespec(int64(timeout))
+	n, err := unix.Ppoll(p.fds, &p.ts, nil)
 	if err != nil || n <= 0 {
 		for i := range p.fds {
 			p.fds[i].Revents = 0
 		}
-		return 0
+		return 0, err != nil
 	}
 	last := len(p.links)
 	if p.fds[last].Revents != 0 {
@@ -77,7 +102,7 @@ func (p *Poller) Wait(timeout time.Duration) int {
 			p.takeError(i)
 		}
 	}
-	return n
+	return n, false
 }
 
 // takeError asks a link what is wrong with it, which takes the error off its socket.

@@ -171,10 +171,17 @@ func (r *ring) recv(frames []Frame) int {
 			r.next = 0
 		}
 	}
-	if n == 0 && r.held == 0 {
-		r.watch()
+	if n == 0 {
+		r.tend()
 	}
 	return n
+}
+
+// tend finds out whether an empty ring is blocked, unless frames are handed out.
+func (r *ring) tend() {
+	if r.mem != nil && r.held == 0 {
+		r.watch()
+	}
 }
 
 // take describes the frame in a slot that is ours.

@@ -56,6 +56,9 @@ func (r *simple) close() error { return nil }
 
 func (r *simple) release() { r.held = 0 }
 
+// tend has nothing to do: a frame that cannot be described costs itself alone.
+func (r *simple) tend() {}
+
 func (r *simple) recv(frames []Frame) int {
 	want := min(len(frames), len(r.msgs)-r.held)
 	if want == 0 {

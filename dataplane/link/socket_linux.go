@@ -32,6 +32,8 @@ type receiver interface {
 	recv(frames []Frame) int
 	// release is Link.Release.
 	release()
+	// tend looks after a receiver that seems to have nothing.
+	tend()
 	// close gives back memory; the descriptor is the Socket's.
 	close() error
 }
@@ -52,6 +54,13 @@ func (s *Socket) Recv(frames []Frame) int {
 func (s *Socket) Release() {
 	if s.rx != nil {
 		s.rx.release()
+	}
+}
+
+// tend finds out whether a silent link is blocked. Poller calls it now and then: such a link does not wake anybody.
+func (s *Socket) tend() {
+	if s.rx != nil {
+		s.rx.tend()
 	}
 }
 
