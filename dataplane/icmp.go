@@ -1,0 +1,129 @@
+package dataplane
+
+import (
+	"uvs/conntrack"
+	"uvs/dataplane/link"
+	"uvs/dataplane/nexthop"
+	"uvs/forward"
+	"uvs/packet"
+	"uvs/service"
+)
+
+// icmp deals with an ICMP message addressed to us: an error about a connection follows it, an echo request to an address of
+// ours is answered.
+func (w *path) icmp(q *port, f *link.Frame) Verdict {
+	p := &w.pkt
+	h := p.ICMP()
+	switch {
+	case h.Type() == packet.ICMPEcho && w.owns(q, p.Dst):
+		if !w.limiter.Allow(w.now) {
+			return DropRateLimit
+		}
+		station := (*packet.Eth)(p.Frame).Src()
+		if f.Vnet().NeedsCsum() {
+			forward.CompleteChecksum(p.Frame, f.Vnet())
+		}
+		if !forward.EchoReply(p, f.Vnet()) {
+			return DropICMP
+		}
+		forward.Ethernet(p.Frame, station, q.mac)
+		w.sendBack(q, f, p)
+		return AnsweredEcho
+	case h.IsError() && !w.table.Empty():
+		if packet.DecodeQuoted(p.Frame[p.L4+packet.ICMPLen:], &w.quoted) {
+			if v := w.icmpError(q, f); v != verdictNone {
+				return v
+			}
+		}
+	}
+	if w.owns(q, p.Dst) {
+		return DropICMP
+	}
+	return w.stray(q, f)
+}
+
+// sendBack sends the frame itself, its Ethernet header already reversed, out of the port it came in.
+func (w *path) sendBack(q *port, f *link.Frame, p *packet.Packet) {
+	if w.fragment != nil {
+		w.fragment.datagram.Emit(p.Frame, 0, w.send[q.index])
+		return
+	}
+	w.tx[q.index].Send(f.Buf[:packet.VnetLen+len(p.Frame)], nil)
+}
+
+// icmpError relates an error to a connection by the packet it quotes (ip_vs_in_icmp and ip_vs_out_icmp): one about an
+// answer goes to the real server, one about a packet to a NAT server goes to the client. verdictNone says that it is about
+// neither.
+func (w *path) icmpError(q *port, f *link.Frame) Verdict {
+	p, conns, c := &w.pkt, w.plane.cfg.Conns, &w.conn
+	flow := w.quoted.Flow.Reverse()
+	if conns.Find(&flow, conntrack.In, w.now, c) {
+		w.in(c, p.IPLen())
+		return w.errorToServer(q, f, p, c)
+	}
+	if conns.Find(&flow, conntrack.Out, w.now, c) && c.Method == service.Masq {
+		w.out(c, p.IPLen())
+		return w.errorToClient(q, f, p, c)
+	}
+	return verdictNone
+}
+
+func (w *path) errorToServer(q *port, f *link.Frame, p *packet.Packet, c *conntrack.Conn) Verdict {
+	if p.TTL <= 1 {
+		return DropTTL
+	}
+	hop, status := w.serverHop(c)
+	if hop == nil {
+		return w.notReached(c.Server, status)
+	}
+	switch c.Method {
+	case service.Route:
+	case service.Masq:
+		forward.NATErrorIn(p, f.Vnet(), &w.quoted, c.Server, c.ServerPort)
+	case service.Tunnel:
+		p.IPv4().DecTTL()
+		w.encapsulate(f, p, c, hop)
+		return ForwardedICMP
+	default:
+		return DropMethod
+	}
+	p.IPv4().DecTTL()
+	w.transmit(f, p, hop)
+	return ForwardedICMP
+}
+
+func (w *path) errorToClient(q *port, f *link.Frame, p *packet.Packet, c *conntrack.Conn) Verdict {
+	if p.TTL <= 1 {
+		return DropTTL
+	}
+	hop, status := w.plane.cfg.NextHops.Lookup(c.Client)
+	if status != nexthop.Ready {
+		return w.notReached(c.Client, status)
+	}
+	forward.NATErrorOut(p, f.Vnet(), &w.quoted, c.Virtual, c.VirtualPort)
+	p.IPv4().DecTTL()
+	w.transmit(f, p, hop)
+	return ForwardedICMP
+}
+
+// notReached asks for the way to dst and gives this packet up: an error message is not worth holding.
+func (w *path) notReached(dst packet.Addr, status nexthop.Status) Verdict {
+	if status == nexthop.Pending {
+		w.plane.cfg.NextHops.Resolve(dst)
+	}
+	return hopVerdict(status)
+}
+
+// hopVerdict is the drop that a missing next hop causes.
+func hopVerdict(status nexthop.Status) Verdict {
+	switch status {
+	case nexthop.Pending:
+		return DropHeldTimeout
+	case nexthop.Unreachable:
+		return DropUnreachable
+	case nexthop.NotAttached:
+		return DropNotAttached
+	default:
+		return DropNoRoute
+	}
+}

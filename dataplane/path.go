@@ -1,0 +1,382 @@
+package dataplane
+
+import (
+	"uvs/conntrack"
+	"uvs/dataplane/link"
+	"uvs/dataplane/nexthop"
+	"uvs/forward"
+	"uvs/packet"
+	"uvs/service"
+)
+
+const (
+	batchSize   = 64
+	answerSize  = 2048 // the largest answer of our own: an ICMP error of at most 576 bytes, an echoed quote
+	answerCount = 64
+)
+
+// port is one interface as one path sees it.
+type port struct {
+	index    int
+	mac      packet.MAC
+	link     link.Link // nil in the slow path for receiving; see path.tx
+	inside   bool      // real servers with our gateway address are behind it: try their answers first
+	gateways []gateway
+}
+
+// gateway is an address that uvs owns on a segment of real servers.
+type gateway struct {
+	addr packet.Addr
+	bits int
+}
+
+// path is what it takes to bring one packet from reception to transmission: configuration as of this batch, links to send
+// by, counters and scratch. Every worker has one, and the slow path has one.
+type path struct {
+	plane *Plane
+	table *service.Table
+	now   int64
+	ports []port
+	tx    []link.Link               // by port
+	send  []func(head, body []byte) // the Send of each, made once: a method value would be allocated anew each time
+	ledger
+	hops []hopSlot // by RealServer.Index
+
+	pkt      packet.Packet
+	quoted   packet.Packet
+	conn     conntrack.Conn
+	create   conntrack.NewConn
+	template conntrack.NewTemplate
+	req      service.Request
+
+	answers  [answerCount][]byte // answers of our own, valid until flush
+	nAnswers int
+	limiter  forward.Limiter
+	held     held
+	fragment *reassembled // set while a gathered datagram passes
+
+	heads  []byte // headers of fragments and segments, made when first needed
+	whole  []byte // an outer packet that must be cut
+	tunnel forward.Tunnel
+}
+
+// hopSlot remembers the way to a real server for as long as the resolver's generation stands.
+type hopSlot struct {
+	generation uint64
+	server     packet.Addr
+	hop        *nexthop.Hop
+}
+
+// init prepares a path that sends by tx, one link per port.
+func (w *path) init(p *Plane, tx []link.Link) {
+	w.plane, w.table = p, p.table.Load()
+	w.setTx(tx)
+	w.limiter.Set(float64(p.cfg.AnswersPerSecond), p.cfg.AnswersPerSecond)
+	for i := range w.answers {
+		w.answers[i] = make([]byte, answerSize)
+	}
+	for i, c := range p.cfg.Ports {
+		q := port{index: i, mac: c.MAC, inside: len(c.Gateways) > 0}
+		for _, g := range c.Gateways {
+			q.gateways = append(q.gateways, gateway{packet.AddrFrom(g.Addr()), g.Bits()})
+		}
+		w.ports = append(w.ports, q)
+	}
+}
+
+// setTx makes tx the links to send by.
+func (w *path) setTx(tx []link.Link) {
+	w.tx, w.send = tx, nil
+	for _, l := range tx {
+		w.send = append(w.send, l.Send)
+	}
+}
+
+// begin starts a batch: it takes the configuration and the time that all its packets see. The caller holds ledger.mu.
+func (w *path) begin(now int64) {
+	w.now = now
+	if t := w.plane.table.Load(); t != w.table {
+		w.table = t
+		w.grow(t)
+		if n := t.ServerSlots; n > len(w.hops) {
+			w.hops = append(w.hops, make([]hopSlot, n-len(w.hops))...)
+		}
+	}
+}
+
+// flush transmits what the batch produced.
+func (w *path) flush() {
+	for _, l := range w.tx {
+		l.Flush()
+	}
+	w.nAnswers = 0
+}
+
+// answer lends a buffer for a frame of our own; it is free again after flush.
+func (w *path) answer() []byte {
+	if w.nAnswers == len(w.answers) {
+		w.flush()
+	}
+	b := w.answers[w.nAnswers]
+	w.nAnswers++
+	return b
+}
+
+// ip takes a decoded packet that is addressed to us from its lookup to its transmission.
+func (w *path) ip(q *port, f *link.Frame) Verdict {
+	p := &w.pkt
+	switch p.Proto {
+	case packet.ProtoTCP, packet.ProtoUDP, packet.ProtoSCTP:
+	case packet.ProtoICMP:
+		return w.icmp(q, f)
+	default:
+		return w.other(q, f)
+	}
+	if w.table.Empty() {
+		return w.stray(q, f) // IPVS without a service looks at nothing (golden fact 13)
+	}
+	c := &w.conn
+	conns := w.plane.cfg.Conns
+	if q.inside {
+		switch conns.Out(&p.Flow, p.TCPFlags, w.now, c) {
+		case conntrack.Hit:
+			return w.toClient(q, f, p, c)
+		case conntrack.NoServer:
+			return DropNoServer
+		}
+	}
+	switch conns.In(&p.Flow, p.TCPFlags, w.now, c) {
+	case conntrack.Hit:
+		return w.toServer(q, f, p, c)
+	case conntrack.NoServer:
+		return DropNoServer
+	}
+	if vs := w.table.Match(&p.Flow, 0); vs != nil {
+		return w.open(q, f, vs)
+	}
+	if !q.inside {
+		switch conns.Out(&p.Flow, p.TCPFlags, w.now, c) {
+		case conntrack.Hit:
+			return w.toClient(q, f, p, c)
+		case conntrack.NoServer:
+			return DropNoServer
+		}
+	}
+	return w.stray(q, f)
+}
+
+// toServer moves a packet of a known connection to its real server.
+func (w *path) toServer(q *port, f *link.Frame, p *packet.Packet, c *conntrack.Conn) Verdict {
+	w.in(c, p.IPLen())
+	return w.deliver(q, f, p, c)
+}
+
+// deliver is toServer after the counting: what a held packet comes back to.
+func (w *path) deliver(q *port, f *link.Frame, p *packet.Packet, c *conntrack.Conn) Verdict {
+	if p.TTL <= 1 {
+		return w.answerTimeExceeded(q, p, c.Virtual)
+	}
+	hop, wait := w.serverHop(c)
+	if hop == nil {
+		return w.hold(q, f, c, c.Server, wait)
+	}
+	mtu := hop.MTU
+	if c.Method == service.Tunnel {
+		mtu -= forward.TunnelLen
+	}
+	if v := w.fits(q, f, p, mtu, c.Virtual); v != verdictNone {
+		return v
+	}
+	switch c.Method {
+	case service.Route:
+		p.IPv4().DecTTL()
+		w.transmit(f, p, hop)
+		return ForwardedDR
+	case service.Masq:
+		forward.NATIn(p, f.Vnet(), c.Server, c.ServerPort)
+		p.IPv4().DecTTL()
+		w.transmit(f, p, hop)
+		return ForwardedNAT
+	case service.Tunnel:
+		p.IPv4().DecTTL()
+		return w.encapsulate(f, p, c, hop)
+	default:
+		return DropMethod
+	}
+}
+
+// toClient moves a real server's answer to its client, in the virtual service's name.
+func (w *path) toClient(q *port, f *link.Frame, p *packet.Packet, c *conntrack.Conn) Verdict {
+	w.out(c, p.IPLen())
+	return w.deliverOut(q, f, p, c)
+}
+
+// deliverOut is toClient after the counting: what a held packet comes back to.
+func (w *path) deliverOut(q *port, f *link.Frame, p *packet.Packet, c *conntrack.Conn) Verdict {
+	if c.Method != service.Masq {
+		return PassNotOurs
+	}
+	if p.TTL <= 1 {
+		return w.answerTimeExceeded(q, p, w.ownAddr(q, c.Virtual))
+	}
+	hop, status := w.plane.cfg.NextHops.Lookup(c.Client)
+	if status != nexthop.Ready {
+		return w.hold(q, f, c, c.Client, status)
+	}
+	if v := w.fits(q, f, p, hop.MTU, w.ownAddr(q, c.Virtual)); v != verdictNone {
+		return v
+	}
+	forward.NATOut(p, f.Vnet(), c.Virtual, c.VirtualPort)
+	p.IPv4().DecTTL()
+	w.transmit(f, p, hop)
+	return Replied
+}
+
+// serverHop is the way to a connection's real server; without one it says why.
+func (w *path) serverHop(c *conntrack.Conn) (*nexthop.Hop, nexthop.Status) {
+	hops := w.plane.cfg.NextHops
+	if int(c.RS) >= len(w.hops) {
+		hop, status := hops.Lookup(c.Server)
+		if status != nexthop.Ready {
+			return nil, status
+		}
+		return hop, status
+	}
+	slot := &w.hops[c.RS]
+	generation := hops.Generation()
+	if slot.hop != nil && slot.generation == generation && slot.server == c.Server {
+		return slot.hop, nexthop.Ready
+	}
+	hop, status := hops.Lookup(c.Server)
+	if status != nexthop.Ready {
+		slot.hop = nil
+		return nil, status
+	}
+	slot.generation, slot.server, slot.hop = generation, c.Server, hop
+	return hop, status
+}
+
+// fits answers a packet that is longer than mtu and must not be cut; verdictNone says that it may go.
+func (w *path) fits(q *port, f *link.Frame, p *packet.Packet, mtu int, from packet.Addr) Verdict {
+	n := p.IPLen()
+	if n <= mtu {
+		return verdictNone
+	}
+	if w.fragment != nil {
+		n = w.fragment.largest // goes out in the pieces it came in
+	} else if v := f.Vnet(); v.GSOType() != packet.GSONone {
+		n = p.Payload - p.L3 + v.GSOSize() // a super-frame is judged by its segments
+	}
+	if n <= mtu || !p.IPv4().DF() {
+		return verdictNone
+	}
+	return w.answerUnreachable(q, p, packet.ICMPCodeFragNeeded, mtu, from)
+}
+
+// transmit sends the frame by hop: in one piece, in those it came in, or cut to the way's MTU.
+func (w *path) transmit(f *link.Frame, p *packet.Packet, hop *nexthop.Hop) {
+	q := &w.ports[hop.Iface]
+	forward.Ethernet(p.Frame, hop.Dst, q.mac)
+	tx := w.tx[hop.Iface]
+	switch {
+	case w.fragment != nil:
+		w.fragment.datagram.Emit(p.Frame, hop.MTU, w.send[hop.Iface])
+	case p.IPLen() > hop.MTU && f.Vnet().GSOType() == packet.GSONone:
+		w.split(tx, hop.Iface, f.Vnet(), p.Frame, hop.MTU)
+	default:
+		tx.Send(f.Buf[:packet.VnetLen+len(p.Frame)], nil)
+	}
+}
+
+// split sends an IPv4 frame out of a port in fragments that fit mtu. Their payload is sent from where it lies.
+func (w *path) split(tx link.Link, port int, v *packet.Vnet, frame []byte, mtu int) {
+	if v.NeedsCsum() {
+		forward.CompleteChecksum(frame, v)
+	}
+	if len(w.heads) < forward.SplitRoom {
+		w.heads = make([]byte, forward.SplitRoom)
+	}
+	forward.Split(w.heads, frame, mtu, w.send[port])
+	tx.Flush() // heads is needed again
+}
+
+// reply sends a frame of our own back where the packet came from: to the station that sent it, by the port it came in.
+func (w *path) reply(q *port, p *packet.Packet, b []byte) {
+	src := (*packet.Eth)(p.Frame).Src()
+	forward.Ethernet(b[packet.VnetLen:], src, q.mac)
+	w.tx[q.index].Send(b, nil)
+}
+
+func (w *path) answerTimeExceeded(q *port, p *packet.Packet, from packet.Addr) Verdict {
+	if !w.limiter.Allow(w.now) {
+		return DropRateLimit
+	}
+	b := forward.TimeExceeded(w.answer(), p, from)
+	if b == nil {
+		return DropTTL
+	}
+	w.reply(q, p, b)
+	return AnsweredICMP
+}
+
+func (w *path) answerUnreachable(q *port, p *packet.Packet, code uint8, mtu int, from packet.Addr) Verdict {
+	if !w.limiter.Allow(w.now) {
+		return DropRateLimit
+	}
+	b := forward.Unreachable(w.answer(), p, code, mtu, from)
+	if b == nil {
+		if code == packet.ICMPCodeFragNeeded {
+			return DropTooBig
+		}
+		return DropNoScheduler
+	}
+	w.reply(q, p, b)
+	return AnsweredICMP
+}
+
+// refuse answers as the host would if the VIP were its own and nobody listened: TCP with a reset, UDP with port
+// unreachable.
+func (w *path) refuse(q *port, f *link.Frame) Verdict {
+	p := &w.pkt
+	switch p.Proto {
+	case packet.ProtoTCP:
+		if !forward.ChecksumOK(p, f.Vnet()) {
+			return DropNoConn
+		}
+		if !w.limiter.Allow(w.now) {
+			return DropRateLimit
+		}
+		b := forward.Reset(w.answer(), p)
+		if b == nil {
+			return DropNoConn
+		}
+		w.reply(q, p, b)
+		return AnsweredReset
+	default:
+		if !forward.ChecksumOK(p, f.Vnet()) {
+			return DropNoConn
+		}
+		return w.answerUnreachable(q, p, packet.ICMPCodePort, 0, p.Dst)
+	}
+}
+
+// ownAddr is the address of ours that an ICMP error to a station on q's segment bears: the gateway address there, or else.
+func (w *path) ownAddr(q *port, otherwise packet.Addr) packet.Addr {
+	if len(q.gateways) > 0 {
+		return q.gateways[0].addr
+	}
+	return otherwise
+}
+
+// owns says that a is an address that uvs has on port q: a VIP, or the gateway address of that segment.
+func (w *path) owns(q *port, a packet.Addr) bool {
+	if w.table.IsVIP(a) {
+		return true
+	}
+	for _, g := range q.gateways {
+		if g.addr == a {
+			return true
+		}
+	}
+	return false
+}

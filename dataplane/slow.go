@@ -1,0 +1,161 @@
+package dataplane
+
+import (
+	"context"
+	"sync/atomic"
+	"time"
+
+	"uvs/dataplane/fragment"
+	"uvs/dataplane/link"
+	"uvs/packet"
+)
+
+const (
+	slowQueue  = 1024                   // frames that wait for the slow path
+	slowBatch  = 64                     // frames it takes before it transmits
+	slowTick   = 100 * time.Millisecond // fragments, held packets and announcements are looked after this often
+	slowFrame  = 2048                   // the usual size of a queued frame's buffer
+	sendQueue  = 256                    // frames of others that wait to be sent by it
+	slowExpire = 64
+)
+
+// slowPath does what may wait or allocate: it answers ARP, gathers fragments and announces our addresses. It runs the
+// same code as the workers on whole datagrams.
+type slowPath struct {
+	path
+	queue    chan queued
+	sends    chan outgoing
+	woken    chan struct{}
+	retry    atomic.Bool
+	gather   *fragment.Gatherer
+	announce announcer
+}
+
+// queued is a frame on its way to the slow path, copied out of its ring.
+type queued struct {
+	port  int
+	frame link.Frame
+}
+
+type outgoing struct {
+	port int
+	buf  []byte
+}
+
+func newSlowPath(p *Plane) (*slowPath, error) {
+	links, err := openLinks(len(p.cfg.Ports), p.cfg.OpenTx, p.cfg.Ports)
+	if err != nil {
+		return nil, err
+	}
+	s := &slowPath{
+		queue:  make(chan queued, slowQueue),
+		sends:  make(chan outgoing, sendQueue),
+		woken:  make(chan struct{}, 1),
+		gather: fragment.New(fragment.Limits{}),
+	}
+	s.path.init(p, links)
+	s.announce.init(p.cfg.AnnounceInterval)
+	return s, nil
+}
+
+func (s *slowPath) close() error {
+	var first error
+	for _, l := range s.tx {
+		if err := l.Close(); err != nil && first == nil {
+			first = err
+		}
+	}
+	return first
+}
+
+// offer hands a copy of a frame to the slow path, which then owns its verdict.
+func (s *slowPath) offer(port int, f *link.Frame) Verdict {
+	if len(s.queue) == cap(s.queue) {
+		return DropSlowPathFull // spare the copy
+	}
+	c := queued{port: port, frame: *f}
+	c.frame.Buf = append(make([]byte, 0, max(slowFrame, len(f.Buf))), f.Buf...)
+	select {
+	case s.queue <- c:
+		return verdictNone
+	default:
+		return DropSlowPathFull
+	}
+}
+
+// sendLater queues an Ethernet frame of somebody else's making.
+func (s *slowPath) sendLater(port int, frame []byte) {
+	buf := append(make([]byte, packet.VnetLen, packet.VnetLen+len(frame)), frame...)
+	select {
+	case s.sends <- outgoing{port, buf}:
+	default:
+	}
+}
+
+// wake makes the slow path look at the configuration and at its held packets.
+func (s *slowPath) wake() {
+	select {
+	case s.woken <- struct{}{}:
+	default:
+	}
+}
+
+func (s *slowPath) run(ctx context.Context) error {
+	tick := time.NewTicker(slowTick)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case q := <-s.queue:
+			s.step(bootTime(), &q)
+		case o := <-s.sends:
+			s.send(o)
+		case <-s.woken:
+			s.step(bootTime(), nil)
+		case <-tick.C:
+			s.step(bootTime(), nil)
+		}
+	}
+}
+
+func (s *slowPath) send(o outgoing) {
+	s.tx[o.port].Send(o.buf, nil)
+	s.tx[o.port].Flush()
+}
+
+// step handles first and whatever else is queued, up to a batch, then what time asks for.
+func (s *slowPath) step(now int64, first *queued) {
+	s.mu.Lock()
+	s.begin(now)
+	if first != nil {
+		s.take(first)
+	more:
+		for range slowBatch {
+			select {
+			case q := <-s.queue:
+				s.take(&q)
+			default:
+				break more
+			}
+		}
+	}
+	s.retry.Store(false)
+	s.retryHeld()
+	if n := s.gather.Expire(now); n > 0 {
+		s.verdicts[DropFragment] += uint64(n)
+	}
+	s.announceDue()
+	s.mu.Unlock()
+	s.flush()
+}
+
+// take brings a queued frame to its verdict.
+func (s *slowPath) take(c *queued) {
+	q, f := &s.ports[c.port], &c.frame
+	if (*packet.Eth)(f.Eth()).Type() == packet.EtherARP {
+		s.verdicts[s.arp(q, f)]++
+		return
+	}
+	s.takeFragment(q, f)
+}

@@ -1,0 +1,96 @@
+package dataplane
+
+import (
+	"uvs/dataplane/link"
+	"uvs/service"
+)
+
+// Stats are the frames that went through a Plane, or through one of its workers. Received is the sum of the others.
+type Stats struct {
+	Received  uint64
+	Bytes     uint64 // of the received frames, Ethernet header included
+	Forwarded uint64
+	Answered  uint64
+	Passed    uint64
+	Dropped   uint64
+	Held      uint64 // waiting now: in the slow path's queue, for a next hop, for their datagram's other fragments
+	// Verdicts has the counts by verdict.
+	Verdicts [numVerdicts]uint64
+}
+
+func (s *Stats) add(l *ledger) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	s.Received += l.received
+	s.Bytes += l.bytes
+	for v, n := range l.verdicts {
+		s.Verdicts[v] += n
+	}
+}
+
+// settle sums the verdicts by class.
+func (s *Stats) settle() {
+	for v, n := range s.Verdicts {
+		switch v := Verdict(v); {
+		case v.Dropped():
+			s.Dropped += n
+		case v.Passed():
+			s.Passed += n
+		case v.Answered():
+			s.Answered += n
+		default:
+			s.Forwarded += n
+		}
+	}
+	if sum := s.Dropped + s.Passed + s.Answered + s.Forwarded; s.Received > sum {
+		s.Held = s.Received - sum
+	}
+}
+
+// Stats sums all workers and the slow path.
+func (p *Plane) Stats() Stats {
+	var s Stats
+	p.eachPath(func(w *path) { s.add(&w.ledger) })
+	s.settle()
+	return s
+}
+
+// WorkerStats are the counts of worker i. Frames that it handed to the slow path, which all workers share, count as held.
+func (p *Plane) WorkerStats(i int) Stats {
+	var s Stats
+	s.add(&p.workers[i].ledger)
+	s.settle()
+	return s
+}
+
+// Workers is the number of workers.
+func (p *Plane) Workers() int { return len(p.workers) }
+
+// LinkStats sums the counters of all links on a port.
+func (p *Plane) LinkStats(port int) link.Stats {
+	var sum link.Stats
+	p.eachPath(func(w *path) { sum.Add(w.tx[port].Stats()) })
+	return sum
+}
+
+// Counters adds up every worker's counts, by VirtualService.Index and RealServer.Index, since the process began: a slot
+// that is used again goes on counting.
+func (p *Plane) Counters() (services, servers []service.Counters) {
+	p.eachPath(func(w *path) {
+		w.mu.Lock()
+		defer w.mu.Unlock()
+		services = addCounters(services, w.services)
+		servers = addCounters(servers, w.servers)
+	})
+	return services, servers
+}
+
+func addCounters(sum, more []service.Counters) []service.Counters {
+	if len(more) > len(sum) {
+		sum = append(sum, make([]service.Counters, len(more)-len(sum))...)
+	}
+	for i := range more {
+		sum[i].Add(more[i])
+	}
+	return sum
+}

@@ -1,0 +1,209 @@
+package dataplane
+
+import (
+	"uvs/conntrack"
+	"uvs/dataplane/link"
+	"uvs/dataplane/nexthop"
+	"uvs/packet"
+	"uvs/service"
+)
+
+// stray deals with a packet that belongs to no connection and no service: refused if it is for an address of ours, as the
+// kernel would whose address it were; a real server's own traffic by policy; else not ours.
+func (w *path) stray(q *port, f *link.Frame) Verdict {
+	p := &w.pkt
+	switch {
+	case w.owns(q, p.Dst):
+		if p.Proto == packet.ProtoICMP {
+			return PassProtocol
+		}
+		return w.refuse(q, f)
+	case q.inside:
+		return w.inner(q, f)
+	case w.plane.cfg.Inner == ForwardInnerTraffic && w.isInner(p.Dst):
+		return w.route(q, f)
+	default:
+		return PassNotOurs
+	}
+}
+
+// other deals with a packet of a protocol that IPVS doesn't balance.
+func (w *path) other(q *port, f *link.Frame) Verdict {
+	p := &w.pkt
+	switch {
+	case w.owns(q, p.Dst):
+		return PassProtocol
+	case q.inside:
+		return w.inner(q, f)
+	case w.plane.cfg.Inner == ForwardInnerTraffic && w.isInner(p.Dst):
+		return w.route(q, f)
+	default:
+		return PassNotOurs
+	}
+}
+
+// isInner says that a lies on a segment of real servers whose gateway we are.
+func (w *path) isInner(a packet.Addr) bool {
+	for i := range w.ports {
+		for _, g := range w.ports[i].gateways {
+			if g.addr.Is4() == a.Is4() && g.addr.Masked(g.bits) == a.Masked(g.bits) {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+// inner applies --inner-traffic to what a real server sends through our gateway address on its own behalf.
+func (w *path) inner(q *port, f *link.Frame) Verdict {
+	p := &w.pkt
+	if _, status := w.plane.cfg.NextHops.Lookup(p.Dst); status == nexthop.Local {
+		return PassNotOurs // for the host itself, which has the frame too
+	}
+	switch w.plane.cfg.Inner {
+	case ForwardInnerTraffic:
+		return w.route(q, f)
+	case MasqueradeInnerTraffic:
+		return w.masquerade(q, f)
+	default:
+		return DropInner
+	}
+}
+
+// route forwards a packet as a router does.
+func (w *path) route(q *port, f *link.Frame) Verdict {
+	p := &w.pkt
+	if p.TTL <= 1 {
+		return w.answerTimeExceeded(q, p, w.ownAddr(q, p.Dst))
+	}
+	hop, status := w.plane.cfg.NextHops.Lookup(p.Dst)
+	if status != nexthop.Ready {
+		return w.notReached(p.Dst, status)
+	}
+	if v := w.fits(q, f, p, hop.MTU, w.ownAddr(q, p.Dst)); v != verdictNone {
+		return v
+	}
+	p.IPv4().DecTTL()
+	w.transmit(f, p, hop)
+	return InnerForward
+}
+
+// masqueradePorts is how many source ports masquerade tries before it gives up.
+const masqueradePorts = 16
+
+// masquerade opens a connection from a real server to the outside. Its entry is that of a NAT connection seen from the
+// other end: the station outside is the client, our address and port the virtual service, the real server the server.
+func (w *path) masquerade(q *port, f *link.Frame) Verdict {
+	p, c, conns := &w.pkt, &w.conn, w.plane.cfg.Conns
+	if p.Proto != packet.ProtoTCP && p.Proto != packet.ProtoUDP {
+		return DropInner
+	}
+	if p.Proto == packet.ProtoTCP && (p.TCPFlags&packet.TCPSyn == 0 || p.TCPFlags&packet.TCPRst != 0) {
+		return DropInner
+	}
+	from := packet.AddrFrom(w.plane.cfg.MasqueradeAddr)
+	if from.IsZero() {
+		if from = w.table.LowestVIP(); from.IsZero() {
+			return DropInner
+		}
+	}
+	sourcePort := p.SrcPort
+	for try := range uint16(masqueradePorts) {
+		if sourcePort < 1024 {
+			sourcePort += 1024
+		}
+		inbound := packet.Flow{Src: p.Dst, Dst: from, SrcPort: p.DstPort, DstPort: sourcePort, Proto: p.Proto}
+		if w.table.Match(&inbound, 0) == nil && !conns.Find(&inbound, conntrack.In, w.now, c) {
+			n := &w.create
+			*n = conntrack.NewConn{
+				Flow: inbound, Server: p.Src, ServerPort: p.SrcPort, Method: service.Masq, Service: service.NoServer,
+				Dir: conntrack.Out, TCPFlags: p.TCPFlags, Now: w.now,
+			}
+			if conns.Insert(n, c) == conntrack.Full {
+				return DropTableFull
+			}
+			return w.toClient(q, f, p, c)
+		}
+		sourcePort += 7919 * (try + 1) // anywhere else
+	}
+	return DropNoMasqPort
+}
+
+// held are packets of one path that wait for their next hop.
+type held struct {
+	frames []heldFrame
+}
+
+type heldFrame struct {
+	port     *port
+	conn     conntrack.Conn
+	dst      packet.Addr
+	since    int64
+	frame    link.Frame
+	fragment *reassembled
+}
+
+const (
+	heldPerHop  = 4
+	heldInAll   = 512
+	heldTimeout = 3e9 // ns
+)
+
+// hold sets a packet of connection c aside until the way to dst is known, or drops it where it never will be. The
+// connection's work is done; only the sending remains.
+func (w *path) hold(q *port, f *link.Frame, c *conntrack.Conn, dst packet.Addr, status nexthop.Status) Verdict {
+	if status != nexthop.Pending {
+		return hopVerdict(status)
+	}
+	w.plane.cfg.NextHops.Resolve(dst)
+	if len(w.held.frames) >= heldInAll {
+		return DropHeldFull
+	}
+	n := 0
+	for i := range w.held.frames {
+		if w.held.frames[i].dst == dst {
+			n++
+		}
+	}
+	if n >= heldPerHop {
+		return DropHeldFull
+	}
+	h := heldFrame{port: q, conn: *c, dst: dst, since: w.now, frame: *f, fragment: w.fragment}
+	h.frame.Buf = append([]byte(nil), f.Buf...) // the slot goes back to its ring
+	w.held.frames = append(w.held.frames, h)
+	return verdictNone
+}
+
+// retryHeld sends the packets whose next hop has become known and drops those whose never will. The caller holds ledger.mu
+// and flushes afterwards.
+func (w *path) retryHeld() {
+	waiting := w.held.frames
+	w.held.frames = nil
+	keep := waiting[:0]
+	for _, h := range waiting {
+		_, status := w.plane.cfg.NextHops.Lookup(h.dst)
+		if status == nexthop.Pending && w.now-h.since < heldTimeout {
+			keep = append(keep, h)
+			continue
+		}
+		weight := uint64(1)
+		if h.fragment != nil {
+			weight = uint64(h.fragment.pieces())
+		}
+		if status != nexthop.Ready || packet.Decode(h.frame.Eth(), &w.pkt) != packet.NoFault {
+			w.verdicts[hopVerdict(status)] += weight
+			continue
+		}
+		w.fragment = h.fragment
+		var v Verdict
+		if h.conn.Dir == conntrack.Out {
+			v = w.deliverOut(h.port, &h.frame, &w.pkt, &h.conn)
+		} else {
+			v = w.deliver(h.port, &h.frame, &w.pkt, &h.conn)
+		}
+		w.fragment = nil
+		w.verdicts[v] += weight
+	}
+	clear(waiting[len(keep):])
+	w.held.frames = append(keep, w.held.frames...)
+}

@@ -1,0 +1,134 @@
+package dataplane
+
+import "uvs/packet"
+
+// Verdict is how a frame ended. Every frame received ends in exactly one; the counts of all verdicts add up to the frames
+// received, but for those still waiting (in the slow path's queue, for a next hop, for their datagram's other fragments).
+type Verdict uint8
+
+// The verdicts. Those below firstPass moved a packet or answered it; those from firstPass on were not ours to touch; those
+// from firstDrop on are drops by reason.
+const (
+	verdictNone Verdict = iota // set aside: counted when it ends
+
+	ForwardedDR   // to a real server by direct routing
+	ForwardedNAT  // to a real server, translated
+	ForwardedTUN  // to a real server, encapsulated
+	Replied       // a real server's answer, translated back, to the client
+	ForwardedICMP // an ICMP error, to whom its connection belongs
+	InnerForward  // a real server's own traffic (--inner-traffic), either way
+	AnsweredARP   // ARP request for an address of ours
+	AnsweredEcho  // ICMP echo request to an address of ours
+	AnsweredReset // refused with a TCP reset
+	AnsweredICMP  // refused with an ICMP error
+
+	PassForeignMAC // addressed to another station's MAC
+	PassGroup      // broadcast or multicast that uvs doesn't handle
+	PassVLAN       // carries a VLAN tag: attach uvs to the VLAN's own interface
+	PassEtherType  // neither IP nor ARP
+	PassNotOurs    // no virtual address, no connection
+	PassARP        // ARP about addresses that aren't ours
+	PassProtocol   // to a virtual address, but of a protocol IPVS doesn't balance
+
+	DropTruncated    // bytes were missing when the kernel handed it over
+	DropShort        // cut short: no whole Ethernet, IP or L4 header
+	DropIPHeader     // version, header length or total length lie
+	DropIPChecksum   // wrong IPv4 header checksum
+	DropL4Header     // TCP data offset or UDP length lie
+	DropAddress      // source address that cannot be one
+	DropNoConn       // belongs to no connection and cannot open one; nothing to answer
+	DropNoServer     // its real server was removed (expire_nodest_conn=0)
+	DropTableFull    // no room for another connection
+	DropNoScheduler  // the service has no scheduler or no server, and the answer was not allowed
+	DropNoRoute      // no route to the next hop
+	DropNotAttached  // the route leaves by an interface uvs isn't attached to
+	DropUnreachable  // the next hop doesn't answer ARP
+	DropHeldFull     // too many packets wait for that next hop
+	DropHeldTimeout  // waited for its next hop in vain
+	DropTTL          // its time to live ran out and the answer was not allowed
+	DropTooBig       // longer than the way out and the answer was not allowed
+	DropRateLimit    // an answer of ours was due but its rate is limited
+	DropSlowPathFull // the slow path's queue was full
+	DropFragment     // fragments that overlap, contradict or never completed
+	DropInner        // a real server's own traffic, refused by --inner-traffic
+	DropICMP         // ICMP error that quotes no connection of ours
+	DropMethod       // forwarding method that this director cannot carry out
+	DropARP          // malformed ARP
+	DropNoMasqPort   // no port left to masquerade with
+	numVerdicts
+	firstPass = PassForeignMAC
+	firstDrop = DropTruncated
+)
+
+var verdictNames = [numVerdicts]string{
+	verdictNone:      "waiting",
+	ForwardedDR:      "forwarded-dr",
+	ForwardedNAT:     "forwarded-nat",
+	ForwardedTUN:     "forwarded-tun",
+	Replied:          "replied",
+	ForwardedICMP:    "forwarded-icmp",
+	InnerForward:     "inner-forwarded",
+	AnsweredARP:      "answered-arp",
+	AnsweredEcho:     "answered-echo",
+	AnsweredReset:    "answered-reset",
+	AnsweredICMP:     "answered-icmp",
+	PassForeignMAC:   "foreign-mac",
+	PassGroup:        "group-mac",
+	PassVLAN:         "vlan-tagged",
+	PassEtherType:    "ethertype",
+	PassNotOurs:      "not-ours",
+	PassARP:          "arp-not-ours",
+	PassProtocol:     "protocol",
+	DropTruncated:    "truncated",
+	DropShort:        "short",
+	DropIPHeader:     "ip-header",
+	DropIPChecksum:   "ip-checksum",
+	DropL4Header:     "l4-header",
+	DropAddress:      "address",
+	DropNoConn:       "no-connection",
+	DropNoServer:     "server-removed",
+	DropTableFull:    "table-full",
+	DropNoScheduler:  "no-server-available",
+	DropNoRoute:      "no-route",
+	DropNotAttached:  "interface-not-attached",
+	DropUnreachable:  "next-hop-unreachable",
+	DropHeldFull:     "next-hop-queue-full",
+	DropHeldTimeout:  "next-hop-timeout",
+	DropTTL:          "ttl",
+	DropTooBig:       "too-big",
+	DropRateLimit:    "answer-rate-limit",
+	DropSlowPathFull: "slow-path-full",
+	DropFragment:     "fragment",
+	DropInner:        "inner-traffic",
+	DropICMP:         "icmp-no-connection",
+	DropMethod:       "method",
+	DropARP:          "arp-malformed",
+	DropNoMasqPort:   "no-masquerade-port",
+}
+
+// String is the verdict's name in listings and metrics.
+func (v Verdict) String() string {
+	if v < numVerdicts {
+		return verdictNames[v]
+	}
+	return "invalid"
+}
+
+// Dropped says that the verdict is a drop.
+func (v Verdict) Dropped() bool { return v >= firstDrop }
+
+// Answered says that uvs replied by itself.
+func (v Verdict) Answered() bool { return v >= AnsweredARP && v < firstPass }
+
+// Passed says that the frame was none of uvs's business.
+func (v Verdict) Passed() bool { return v >= firstPass && v < firstDrop }
+
+// faultVerdict is what becomes of a frame that packet.Decode found fault with.
+var faultVerdict = [packet.NumFaults]Verdict{
+	packet.FaultShort:      DropShort,
+	packet.FaultEtherType:  PassEtherType,
+	packet.FaultIPHeader:   DropIPHeader,
+	packet.FaultIPChecksum: DropIPChecksum,
+	packet.FaultL4Header:   DropL4Header,
+	packet.FaultAddress:    DropAddress,
+}

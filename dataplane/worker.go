@@ -1,0 +1,173 @@
+package dataplane
+
+import (
+	"context"
+	"fmt"
+	"runtime"
+	"sync/atomic"
+	"time"
+
+	"go.uber.org/zap"
+	"golang.org/x/sys/unix"
+
+	"uvs/dataplane/link"
+	"uvs/packet"
+)
+
+const (
+	expireBudget = 256                    // entries that one batch looks at for expiry
+	idleWait     = 250 * time.Millisecond // an idle worker turns its timing wheels this often
+)
+
+// worker is one receiving thread with its links.
+type worker struct {
+	path
+	id     int
+	rx     []link.Link
+	poller *link.Poller
+	retry  atomic.Bool // held packets may have become sendable
+	frames [batchSize]link.Frame
+}
+
+func newWorker(p *Plane, id int) (*worker, error) {
+	links, err := openLinks(len(p.cfg.Ports), func(i int) (link.Link, error) { return p.cfg.OpenRx(id, i) }, p.cfg.Ports)
+	if err != nil {
+		return nil, err
+	}
+	w := &worker{id: id, rx: links}
+	w.path.init(p, links)
+	w.poller, err = link.NewPoller(links...)
+	if err != nil {
+		return nil, fmt.Errorf("prepare worker %d: %w", id, err)
+	}
+	return w, nil
+}
+
+func (w *worker) close() error {
+	var first error
+	for _, l := range w.rx {
+		if err := l.Close(); err != nil && first == nil {
+			first = err
+		}
+	}
+	if err := w.poller.Close(); err != nil && first == nil {
+		first = err
+	}
+	return first
+}
+
+// run is the worker's thread.
+func (w *worker) run(ctx context.Context) error {
+	runtime.LockOSThread() // never unlocked: the thread ends with the goroutine, its CPU mask with it
+	if w.plane.cfg.Pin {
+		var set unix.CPUSet
+		set.Set(w.id % runtime.NumCPU())
+		if err := unix.SchedSetaffinity(0, &set); err != nil {
+			return fmt.Errorf("pin worker %d to CPU %d: %w", w.id, w.id%runtime.NumCPU(), err)
+		}
+	}
+	stop := context.AfterFunc(ctx, w.poller.Wake)
+	defer stop()
+	for ctx.Err() == nil {
+		if w.step(bootTime()) {
+			continue
+		}
+		w.poller.Wait(idleWait)
+		w.report()
+	}
+	return nil
+}
+
+// report logs what the last wait found wrong with a link. It is said once; a link that is down comes back by itself.
+func (w *worker) report() {
+	for i := range w.rx {
+		if err := w.poller.Err(i); err != nil {
+			w.plane.cfg.Log.Warn("link trouble", zap.String("interface", w.plane.cfg.Ports[i].Name), zap.Int("worker", w.id), zap.Error(err))
+		}
+	}
+}
+
+// step takes one batch from every link, without blocking, and says whether there was anything.
+func (w *worker) step(now int64) (busy bool) {
+	w.mu.Lock()
+	w.begin(now)
+	if w.retry.Swap(false) || len(w.held.frames) > 0 {
+		w.retryHeld()
+		w.flush()
+	}
+	for i, l := range w.rx {
+		n := l.Recv(w.frames[:])
+		if n == 0 {
+			continue
+		}
+		busy = true
+		w.batch(&w.ports[i], w.frames[:n])
+		w.mu.Unlock() // never held across a system call
+		w.flush()
+		l.Release()
+		w.mu.Lock()
+	}
+	w.mu.Unlock()
+	w.plane.cfg.Conns.Advance(now, expireBudget)
+	return busy
+}
+
+// batch brings frames that arrived on q to their verdicts.
+func (w *worker) batch(q *port, frames []link.Frame) {
+	w.received += uint64(len(frames))
+	for i := range frames {
+		f := &frames[i]
+		w.bytes += uint64(len(f.Buf) - packet.VnetLen)
+		if v := w.handle(q, f); v != verdictNone {
+			w.verdicts[v]++
+		}
+	}
+}
+
+// handle is a frame's whole way; verdictNone says that it was set aside.
+func (w *worker) handle(q *port, f *link.Frame) Verdict {
+	frame := f.Eth()
+	eth, _, ok := packet.ParseEth(frame)
+	switch {
+	case f.Truncated:
+		return DropTruncated
+	case !ok:
+		return DropShort
+	case eth.Dst() != q.mac:
+		return w.notToUs(q, f, eth)
+	case f.Tagged && f.VLAN&0xfff != 0:
+		return PassVLAN
+	case eth.Type() == packet.EtherARP:
+		return w.plane.slow.offer(q.index, f)
+	}
+	if fault := packet.Decode(frame, &w.pkt); fault != packet.NoFault {
+		return faultVerdict[fault]
+	}
+	if w.pkt.Fragment {
+		return w.plane.slow.offer(q.index, f)
+	}
+	return w.ip(q, f)
+}
+
+// notToUs deals with frames to other MACs: of those to a group, ARP alone matters.
+func (w *worker) notToUs(q *port, f *link.Frame, eth *packet.Eth) Verdict {
+	switch {
+	case !eth.Dst().IsGroup():
+		return PassForeignMAC
+	case f.Tagged && f.VLAN&0xfff != 0:
+		return PassVLAN
+	case eth.Type() == packet.EtherARP:
+		return w.plane.slow.offer(q.index, f)
+	default:
+		return PassGroup
+	}
+}
+
+// bootTime is CLOCK_BOOTTIME in nanoseconds, on which all deadlines of the packet path are.
+func bootTime() int64 {
+	var ts unix.Timespec
+	if err := unix.ClockGettime(unix.CLOCK_BOOTTIME, &ts); err != nil {
+		panic("CLOCK_BOOTTIME: " + err.Error()) // Linux has had it since 2.6.39
+	}
+	return ts.Nano()
+}
