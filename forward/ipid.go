@@ -17,9 +17,13 @@ type idKey struct {
 	proto    uint8
 }
 
-// nextID is the identification for the next packet without DF from src to dst.
+// nextID is the identification for the next packet without DF from src to dst. It is never 0, which some take for none.
 func nextID(src, dst uint32, proto uint8) uint16 {
 	h := maphash.Comparable(idSeed, idKey{src, dst, proto})
-	// The hash's other bits make pairs that share a counter start at different places.
-	return uint16(ids[h%uint64(len(ids))].Add(1)) + uint16(h>>32)
+	for {
+		// The hash's other bits make pairs that share a counter start at different places.
+		if id := uint16(ids[h%uint64(len(ids))].Add(1)) + uint16(h>>32); id != 0 {
+			return id
+		}
+	}
 }
