@@ -1,5 +1,12 @@
 package conntrack
 
+import (
+	"time"
+
+	"uvs/packet"
+	"uvs/service"
+)
+
 // State is where a connection stands in its protocol. TCP's are the kernel's numbers (ip_vs.h, IP_VS_TCP_S_*); those of
 // other protocols follow.
 type State uint8
@@ -14,9 +21,9 @@ const (
 	TimeWait                     // both closed
 	Close                        // reset
 	CloseWait                    // the client closed
-	LastAck                      // the kernel's table has it, no packet leads to it
-	Listen                       // likewise
-	SynAck                       // secure_tcp: SYN seen, handshake not yet believed
+	LastAck                      // the client closed first and acknowledged
+	Listen                       // the kernel's table has it, no packet leads to it
+	SynAck                       // secure_tcp: the server answered, the handshake isn't believed yet
 	UDPNormal                    // UDP has this state alone
 	TemplateNone                 // a template none of whose connections was established
 	TemplateAssured              // a template one of whose connections was
@@ -36,4 +43,161 @@ func (s State) String() string {
 		return stateNames[s]
 	}
 	return "ERR!"
+}
+
+// active says that a connection in this state counts as active at its server (ip_vs_proto_tcp.c,
+// tcp_state_active_table). UDP never does.
+func (s State) active() bool {
+	return s == Established || s == SynSent || s == SynRecv || s == SynAck
+}
+
+// stateTimeouts are the kernel's (ip_vs_proto_tcp.c, tcp_timeouts), but for those that Timeouts has.
+var stateTimeouts = [NumStates]time.Duration{
+	None:      2 * time.Second,
+	SynSent:   2 * time.Minute,
+	SynRecv:   time.Minute,
+	TimeWait:  2 * time.Minute,
+	Close:     10 * time.Second,
+	CloseWait: time.Minute,
+	LastAck:   30 * time.Second,
+	Listen:    2 * time.Minute,
+	SynAck:    2 * time.Minute,
+}
+
+// tcpEvent is what a segment's flags say to the state table. RST goes before SYN, SYN before FIN, FIN before ACK.
+type tcpEvent uint8
+
+const (
+	eventSyn tcpEvent = iota
+	eventFin
+	eventAck
+	eventRst
+	eventNone // no flag of these: CLOSE, whatever the state
+	numTCPEvents
+)
+
+// tcpEvents maps the flags FIN, SYN, RST, PSH and ACK to their event.
+var tcpEvents = func() (events [32]tcpEvent) {
+	for flags := range events {
+		switch {
+		case flags&packet.TCPRst != 0:
+			events[flags] = eventRst
+		case flags&packet.TCPSyn != 0:
+			events[flags] = eventSyn
+		case flags&packet.TCPFin != 0:
+			events[flags] = eventFin
+		case flags&packet.TCPAck != 0:
+			events[flags] = eventAck
+		default:
+			events[flags] = eventNone
+		}
+	}
+	return events
+}()
+
+// The columns of a state table: who sent the segment, and whether the director sees the server at all.
+const (
+	fromClient = iota
+	fromServer
+	clientOnly
+	numColumns
+)
+
+type tcpTable [numColumns][numTCPEvents][numTCPStates]State
+
+// Short names, to keep the tables readable.
+const (
+	sNO, sES, sSS, sSR, sFW, sTW = None, Established, SynSent, SynRecv, FinWait, TimeWait
+	sCL, sCW, sLA, sLI, sSA      = Close, CloseWait, LastAck, Listen, SynAck
+)
+
+var allClose = [numTCPStates]State{sCL, sCL, sCL, sCL, sCL, sCL, sCL, sCL, sCL, sCL, sCL}
+
+// tcpStates is IPVS's usual table (ip_vs_proto_tcp.c): the next state by column, event and state.
+var tcpStates = tcpTable{
+	fromClient: {
+		//          NO   ES   SS   SR   FW   TW   CL   CW   LA   LI   SA
+		eventSyn:  {sSR, sES, sES, sSR, sSR, sSR, sSR, sSR, sSR, sSR, sSR},
+		eventFin:  {sCL, sCW, sSS, sTW, sTW, sTW, sCL, sCW, sLA, sLI, sTW},
+		eventAck:  {sES, sES, sSS, sES, sFW, sTW, sCL, sCW, sCL, sLI, sES},
+		eventRst:  {sCL, sCL, sCL, sSR, sCL, sCL, sCL, sCL, sLA, sLI, sSR},
+		eventNone: allClose,
+	},
+	fromServer: {
+		eventSyn:  {sSS, sES, sSS, sSR, sSS, sSS, sSS, sSS, sSS, sLI, sSR},
+		eventFin:  {sTW, sFW, sSS, sTW, sFW, sTW, sCL, sTW, sLA, sLI, sTW},
+		eventAck:  {sES, sES, sSS, sES, sFW, sTW, sCL, sCW, sLA, sES, sES},
+		eventRst:  {sCL, sCL, sSS, sCL, sCL, sTW, sCL, sCL, sCL, sCL, sCL},
+		eventNone: allClose,
+	},
+	clientOnly: {
+		eventSyn:  {sSR, sES, sES, sSR, sSR, sSR, sSR, sSR, sSR, sSR, sSR},
+		eventFin:  {sCL, sFW, sSS, sTW, sFW, sTW, sCL, sCW, sLA, sLI, sTW},
+		eventAck:  {sES, sES, sSS, sES, sFW, sTW, sCL, sCW, sCL, sLI, sES},
+		eventRst:  {sCL, sCL, sCL, sSR, sCL, sCL, sCL, sCL, sLA, sLI, sCL},
+		eventNone: allClose,
+	},
+}
+
+// secureTCPStates is the table of secure_tcp: only the server's ACK establishes.
+var secureTCPStates = tcpTable{
+	fromClient: {
+		//          NO   ES   SS   SR   FW   TW   CL   CW   LA   LI   SA
+		eventSyn:  {sSR, sES, sES, sSR, sSR, sSR, sSR, sSR, sSR, sSR, sSA},
+		eventFin:  {sCL, sCW, sSS, sTW, sTW, sTW, sCL, sCW, sLA, sLI, sSA},
+		eventAck:  {sES, sES, sSS, sSR, sFW, sTW, sCL, sCW, sCL, sLI, sSA},
+		eventRst:  {sCL, sCL, sCL, sSR, sCL, sCL, sCL, sCL, sLA, sLI, sCL},
+		eventNone: allClose,
+	},
+	fromServer: {
+		eventSyn:  {sSS, sES, sSS, sSA, sSS, sSS, sSS, sSS, sSS, sLI, sSA},
+		eventFin:  {sTW, sFW, sSS, sTW, sFW, sTW, sCL, sTW, sLA, sLI, sTW},
+		eventAck:  {sES, sES, sSS, sES, sFW, sTW, sCL, sCW, sLA, sES, sES},
+		eventRst:  {sCL, sCL, sSS, sCL, sCL, sTW, sCL, sCL, sCL, sCL, sCL},
+		eventNone: allClose,
+	},
+	clientOnly: {
+		eventSyn:  {sSA, sES, sES, sSR, sSA, sSA, sSA, sSA, sSA, sSA, sSA},
+		eventFin:  {sCL, sFW, sSS, sTW, sFW, sTW, sCL, sCW, sLA, sLI, sTW},
+		eventAck:  {sES, sES, sSS, sES, sFW, sTW, sCL, sCW, sCL, sLI, sES},
+		eventRst:  {sCL, sCL, sCL, sSR, sCL, sCL, sCL, sCL, sLA, sLI, sCL},
+		eventNone: allClose,
+	},
+}
+
+// transition steps the state of e by a packet and returns the new one. s is locked.
+func (t *Table) transition(s *shard, r *rules, e *entry, rs *service.RealServer, dir Dir, tcpFlags uint8) State {
+	state, assure := e.state(), false
+	next := state
+	switch service.Proto(e.proto()) {
+	case service.TCP:
+		column := fromClient
+		if f := e.flags(); dir == Out {
+			column = fromServer
+			if f&NoOutput != 0 {
+				e.setFlags(f &^ NoOutput)
+			}
+		} else if f&NoOutput != 0 {
+			column = clientOnly
+		}
+		next = r.tcp[column][tcpEvents[tcpFlags&31]][state]
+		assure = next == Established && state != Established
+	case service.UDP:
+		next = UDPNormal
+		assure = dir == Out
+	}
+	if next != state {
+		s.setState(e, next, rs)
+	}
+	if assure && e.control() != 0 && e.life()&lifeAssured == 0 {
+		e.setLife(e.life() | lifeAssured)
+		t.assure(e.control())
+	}
+	return next
+}
+
+// step steps the state of e by a packet and starts its timer anew. s is locked.
+func (t *Table) step(s *shard, r *rules, slot uint32, e *entry, rs *service.RealServer, dir Dir, tcpFlags uint8, tick uint32) {
+	state := t.transition(s, r, e, rs, dir, tcpFlags)
+	s.arm(slot, e, tick+r.ticks[state], tick)
 }

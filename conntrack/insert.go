@@ -1,0 +1,155 @@
+package conntrack
+
+import (
+	"uvs/packet"
+	"uvs/service"
+)
+
+// NewConn is a connection to be made.
+type NewConn struct {
+	// Flow is the first packet's, from client to VIP.
+	Flow packet.Flow
+	// Server and ServerPort are where it goes, whatever RS says: the port may be the packet's own.
+	Server     packet.Addr
+	ServerPort uint16
+	Method     service.Method
+	// Flags may have OnePacket (and, from sync and FTP, others). The table sets NoOutput, Inactive and Template itself.
+	Flags Flags
+	// Service is the counters slot of the virtual service.
+	Service uint32
+	// Mark is the packet's firewall mark.
+	Mark uint32
+	// RS is the real server, nil for Bypass.
+	RS *service.RealServer
+	// Template is the template that it hangs on, or 0.
+	Template ID
+	// Dir is the first packet's direction: Out where the server opens the connection. Flow is the client's even so.
+	Dir Dir
+	// TCPFlags are the first packet's.
+	TCPFlags uint8
+	// Now is the time.
+	Now int64
+}
+
+// Insert makes an entry for a new connection, counts it at its server as the kernel does (inactive, then by its first
+// state) and accounts its first packet; n.Template's timer starts again. Inserted; Hit, if another worker was faster and
+// c is its entry; or Full. With OnePacket nothing is stored: the server's counts and thresholds are moved and moved back,
+// c is filled with ID 0, and the outcome is Inserted.
+func (t *Table) Insert(n *NewConn, c *Conn) Outcome {
+	if n.Flags&OnePacket != 0 {
+		return t.onePacket(n, c)
+	}
+	var k key
+	if !t.flowKey(&n.Flow, In, &k) || !n.Server.Is4() {
+		t.refused.Add(1)
+		return Full
+	}
+	r, tick := t.rules.Load(), tickOf(n.Now)
+	if t.pool.low() {
+		t.pool.refill(tick, false)
+	}
+	s := &t.conns[k.shard]
+	s.lock()
+	for tries := 0; ; tries++ {
+		if slot, e := t.findLive(s, &k, tick); e != nil {
+			e.setPackets(e.packets() + 1)
+			t.step(s, r, slot, e, t.server(e), In, n.TCPFlags, tick)
+			s.fill(c, slot, e, In, n.Now)
+			s.unlock()
+			return Hit
+		}
+		if s.reserve(&t.pool) {
+			break
+		}
+		s.unlock()
+		if tries == maxTries {
+			t.refused.Add(1)
+			return Full
+		}
+		t.pool.refill(tick, true)
+		s.lock()
+	}
+	if !t.admit() {
+		s.unlock()
+		return Full
+	}
+	slot, e := s.take()
+	e.init(n)
+	e.setLife(lifeLive | lifeIndexed)
+	s.states[None]++
+	s.inserts++
+	if n.RS != nil {
+		n.RS.Bind(false)
+	}
+	t.hang(e, n, tick)
+	state := t.transition(s, r, e, n.RS, n.Dir, n.TCPFlags)
+	e.setDeadline(tick + r.ticks[state])
+	s.link(slot, e, tick)
+	s.add(slot, In, k.hash)
+	if e.replyIndexed() {
+		s.add(slot, Out, t.hash.entryHash(e, Out))
+	}
+	s.grow(&t.pool, &t.hash)
+	s.fill(c, slot, e, n.Dir, n.Now)
+	s.unlock()
+	return Inserted
+}
+
+// maxTries is how often an insertion asks for memory. Others may take what it got.
+const maxTries = 3
+
+// admit counts one more entry, unless there are too many.
+func (t *Table) admit() bool {
+	if t.entries.Add(1) <= t.maxEntries {
+		return true
+	}
+	t.entries.Add(-1)
+	t.refused.Add(1)
+	return false
+}
+
+// init writes the fields of a new connection, but for its template, timer and place in lists.
+func (e *entry) init(n *NewConn) {
+	flags := n.Flags&^(Template|NoOutput) | Inactive
+	if n.Method != service.Masq {
+		flags |= NoOutput
+	}
+	rs := uint32(service.NoServer)
+	if n.RS != nil {
+		rs = n.RS.Index
+	}
+	e.setTuple(n.Flow.Proto, n.Flow.Src, n.Flow.SrcPort, n.Flow.Dst, n.Flow.DstPort, n.Server, n.ServerPort)
+	e.setKind(n.Method, flags, rs, n.Service)
+	e.putState(None)
+	e.setPackets(1)
+	e.setMark(n.Mark)
+}
+
+// hang puts a new connection on its template, if it has one that is still there.
+func (t *Table) hang(e *entry, n *NewConn, tick uint32) {
+	e.setControl(0, 0)
+	if n.Template != 0 && t.join(n.Template, tick, n.Flags&OnePacket != 0) {
+		e.setControl(uint32(n.Template), uint16(n.Template>>32))
+	}
+}
+
+// onePacket does for a packet of a one-packet service what the kernel's short-lived entry does: the server has one more
+// inactive connection for a moment, which may start or end an overload.
+func (t *Table) onePacket(n *NewConn, c *Conn) Outcome {
+	if n.RS != nil {
+		n.RS.Bind(false)
+	}
+	var e entry
+	e.init(n)
+	e.setPackets(0) // the kernel counts the packet at the template, if there is one
+	e.setDeadline(tickOf(n.Now))
+	if service.Proto(n.Flow.Proto) == service.UDP {
+		e.putState(UDPNormal)
+	}
+	t.hang(&e, n, tickOf(n.Now))
+	e.fill(c, 0, In, n.Now)
+	if n.RS != nil {
+		n.RS.Unbind(false)
+	}
+	return Inserted
+}

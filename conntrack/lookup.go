@@ -1,0 +1,197 @@
+package conntrack
+
+import (
+	"uvs/packet"
+	"uvs/service"
+)
+
+// In does everything for a packet from the client under one lock: it finds the entry of f (client to VIP), judges it
+// (conn_reuse_mode, expire_nodest_conn), steps its state, re-arms its timer, counts the packet and fills c. tcpFlags is
+// ignored for other protocols. Miss, MissReused, MissNoServer, Hit or NoServer.
+func (t *Table) In(f *packet.Flow, tcpFlags uint8, now int64, c *Conn) Outcome {
+	var k key
+	if !t.flowKey(f, In, &k) {
+		return Miss
+	}
+	r, tick := t.rules.Load(), tickOf(now)
+	s := &t.conns[k.shard]
+	s.lock()
+	slot, e := t.findLive(s, &k, tick)
+	if e == nil {
+		s.unlock()
+		return Miss
+	}
+	rs := t.server(e)
+	o := judge(r, e, rs, tcpFlags)
+	switch o {
+	case Hit:
+		e.setPackets(e.packets() + 1)
+		t.step(s, r, slot, e, rs, In, tcpFlags, tick)
+		s.fill(c, slot, e, In, now)
+	case NoServer:
+		s.fill(c, slot, e, In, now)
+	default:
+		t.doom(s, slot, e)
+	}
+	s.unlock()
+	return o
+}
+
+// judge says what becomes of a packet from the client that belongs to e (ip_vs_core.c, ip_vs_in_hook): Hit, NoServer, or
+// a miss, after which the entry must go.
+func judge(r *rules, e *entry, rs *service.RealServer, tcpFlags uint8) Outcome {
+	if tcpFlags&packet.TCPSyn != 0 && service.Proto(e.proto()) == service.TCP {
+		if r.ExpireNodestConn && rs != nil && rs.Weight() == 0 {
+			return MissReused
+		}
+		if r.ConnReuseMode != 0 && e.control() == 0 {
+			switch e.state() {
+			case TimeWait, Close:
+				return MissReused
+			case FinWait:
+				if r.ConnReuseMode&2 != 0 && e.flags()&NoOutput != 0 {
+					return MissReused
+				}
+			}
+		}
+	}
+	if rs != nil && !rs.Available() {
+		if r.ExpireNodestConn {
+			return MissNoServer
+		}
+		return NoServer
+	}
+	return Hit
+}
+
+// Out does the same for a packet from a real server: f.Src is the server's address and port, f.Dst the client's. Only
+// connections whose answers pass the director (NAT, Local) are found. Miss or Hit: a removed server's answers still
+// belong to their connections.
+func (t *Table) Out(f *packet.Flow, tcpFlags uint8, now int64, c *Conn) Outcome {
+	var k key
+	if !t.flowKey(f, Out, &k) {
+		return Miss
+	}
+	r, tick := t.rules.Load(), tickOf(now)
+	s := &t.conns[k.shard]
+	s.lock()
+	slot, e := t.findLive(s, &k, tick)
+	if e == nil {
+		s.unlock()
+		return Miss
+	}
+	t.step(s, r, slot, e, t.server(e), Out, tcpFlags, tick)
+	s.fill(c, slot, e, Out, now)
+	s.unlock()
+	return Hit
+}
+
+// Find looks without touching state, timer or counters: for ICMP errors and for explain. dir says which tuple f is, as
+// for In or Out; a packet quoted in an ICMP error is to be reversed first.
+func (t *Table) Find(f *packet.Flow, dir Dir, now int64, c *Conn) bool {
+	var k key
+	if !t.flowKey(f, dir, &k) {
+		return false
+	}
+	s := &t.conns[k.shard]
+	s.lock()
+	slot, e := t.findLive(s, &k, tickOf(now))
+	if e != nil {
+		s.fill(c, slot, e, dir, now)
+	}
+	s.unlock()
+	return e != nil
+}
+
+// findLive finds the entry under k. Those whose time is up are removed, though the wheel hasn't come to them.
+func (t *Table) findLive(s *shard, k *key, tick uint32) (uint32, *entry) {
+	for {
+		slot, e := s.find(k)
+		if e == nil || !e.expired(tick) {
+			return slot, e
+		}
+		t.drop(s, slot, e, false)
+	}
+}
+
+// Lookup fills c with the entry that id names, if it still lives.
+func (t *Table) Lookup(id ID, now int64, c *Conn) bool {
+	slot, tick := uint32(id)%maxSlots, tickOf(now)
+	if id&templateFlag != 0 {
+		s := t.templateShard(uint32(id))
+		if s == nil {
+			return false
+		}
+		s.lock()
+		e := s.template(id)
+		alive := e != nil && t.revive(s, slot, e, tick)
+		if alive {
+			s.fill(c, slot, e, In, now)
+		}
+		s.unlock()
+		return alive
+	}
+	n := uint32(id>>slotBits) % (1 << shardBits)
+	if n >= uint32(len(t.conns)) {
+		return false
+	}
+	s := &t.conns[n]
+	s.lock()
+	e := s.at(slot)
+	alive := e != nil && e.gen() == uint32(id>>(shardBits+slotBits)) && !e.expired(tick)
+	if alive {
+		s.fill(c, slot, e, In, now)
+	}
+	s.unlock()
+	return alive
+}
+
+// unindex takes e out of the index.
+func (t *Table) unindex(s *shard, slot uint32, e *entry) {
+	if e.life()&lifeIndexed == 0 {
+		return
+	}
+	e.setLife(e.life() &^ lifeIndexed)
+	s.remove(slot, In, t.hash.entryHash(e, In))
+	if e.replyIndexed() {
+		s.remove(slot, Out, t.hash.entryHash(e, Out))
+	}
+}
+
+// doom makes e gone for everybody at once, but leaves its counts to the next Advance: in the kernel such an entry expires
+// at the next tick, so that the scheduler, asked right now, still sees it counted.
+func (t *Table) doom(s *shard, slot uint32, e *entry) {
+	t.unindex(s, slot, e)
+	s.unlink(e)
+	e.setLife(e.life() | lifeDying)
+	e.setNext(s.dying)
+	s.dying = slot
+	t.sweeper.note(s.id)
+}
+
+// drop removes e, which is linked in the wheel, and takes its counts back.
+func (t *Table) drop(s *shard, slot uint32, e *entry, forced bool) {
+	t.unindex(s, slot, e)
+	s.unlink(e)
+	t.release(s, slot, e, forced)
+}
+
+// release takes the counts of e back and frees its slot. forced is a connection that didn't expire by itself: an unused
+// template goes with it.
+func (t *Table) release(s *shard, slot uint32, e *entry, forced bool) {
+	f := e.flags()
+	switch rs := t.server(e); {
+	case rs == nil:
+	case f&Template != 0:
+		rs.UnbindTemplate()
+	default:
+		rs.Unbind(f&Inactive == 0)
+	}
+	if f&Template == 0 && e.control() != 0 {
+		t.leave(e.control(), forced)
+	}
+	s.states[e.state()]--
+	s.expirations++
+	s.give(slot, e)
+	t.entries.Add(-1)
+}

@@ -1,0 +1,109 @@
+package conntrack
+
+import (
+	"errors"
+	"fmt"
+	"sync"
+	"sync/atomic"
+)
+
+// slab is what a shard takes at a time: 64 entries, or 64 buckets of its index.
+type slab [slabSize]byte
+
+const (
+	slabSize    = 4096
+	slabLines   = slabSize / entrySize
+	chunkSlabs  = 256
+	chunkSize   = chunkSlabs * slabSize // what one call of Config.Alloc gets
+	lowSlabs    = 64                    // refill below
+	allocPause  = 64                    // ticks until a failed Alloc is tried again: about a second
+	entryMemory = memoryKind(0)
+	indexMemory = memoryKind(1)
+	numKinds    = 2
+)
+
+// memoryKind tells apart the chunks of entries, which are to survive the process one day, from those of the index,
+// which can be built anew.
+type memoryKind uint8
+
+// pool hands slabs to the shards. Its lock is the innermost: a shard may hold its own.
+type pool struct {
+	alloc func(n int) ([]byte, error)
+	mu    sync.Mutex
+	free  [numKinds][]*slab // guarded by mu
+	left  [numKinds]atomic.Int32
+	total atomic.Int64 // bytes from alloc
+
+	growing [numKinds]sync.Mutex // held across alloc, never together with mu or a shard's lock
+	failed  atomic.Uint32        // the tick of alloc's last failure, 0 for none
+}
+
+var errShortAlloc = errors.New("fewer bytes than asked for")
+
+// take returns a slab of zeroes, or nil: then the caller lets go of its locks and calls refill.
+func (p *pool) take(k memoryKind) *slab {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	n := len(p.free[k])
+	if n == 0 {
+		return nil
+	}
+	s := p.free[k][n-1]
+	p.free[k] = p.free[k][:n-1]
+	p.left[k].Store(int32(n - 1))
+	return s
+}
+
+// low says that it is time for refill.
+func (p *pool) low() bool {
+	return p.left[entryMemory].Load() < lowSlabs || p.left[indexMemory].Load() < lowSlabs
+}
+
+// refill gets memory where it runs low. It may take as long as a system call, so no lock of a shard may be held. Unless
+// urgent, it leaves the work to a worker that is already at it.
+func (p *pool) refill(tick uint32, urgent bool) {
+	for k := range memoryKind(numKinds) {
+		if p.left[k].Load() < lowSlabs {
+			p.grow(k, tick, urgent)
+		}
+	}
+}
+
+func (p *pool) grow(k memoryKind, tick uint32, urgent bool) {
+	if urgent {
+		p.growing[k].Lock()
+	} else if !p.growing[k].TryLock() {
+		return
+	}
+	defer p.growing[k].Unlock()
+	if p.left[k].Load() >= lowSlabs {
+		return
+	}
+	if f := p.failed.Load(); f != 0 && tick-f < allocPause {
+		return
+	}
+	if err := p.chunk(k); err != nil {
+		p.failed.Store(max(tick, 1))
+		return
+	}
+	p.failed.Store(0)
+}
+
+// chunk gets one chunk and cuts it up.
+func (p *pool) chunk(k memoryKind) error {
+	b, err := p.alloc(chunkSize)
+	if err == nil && len(b) < chunkSize {
+		err = errShortAlloc
+	}
+	if err != nil {
+		return fmt.Errorf("get %d bytes for the connection table: %w", chunkSize, err)
+	}
+	p.total.Add(chunkSize)
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for i := chunkSlabs - 1; i >= 0; i-- { // the last is taken first: use chunks from their start
+		p.free[k] = append(p.free[k], (*slab)(b[i*slabSize:]))
+	}
+	p.left[k].Store(int32(len(p.free[k])))
+	return nil
+}
