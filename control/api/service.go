@@ -75,8 +75,9 @@ func (k ServiceKey) String() string {
 type ServerKey struct {
 	// Address is the RIP. Its family may differ from the service's for a tunnel only.
 	Address netip.Addr `json:"address"`
-	// Port is in host order. With forwarding methods that do not rewrite the packet (route, tunnel) the backend
-	// silently replaces it by the service's, as the kernel does, in a key that is looked up too.
+	// Port is in host order. With a forwarding method that does not rewrite the packet (Route, Tunnel) adding and editing
+	// a server of an address and port silently take the service's port instead, as ipvsadm does. Deleting one, and
+	// everything about a firewall mark, takes the port as it is.
 	Port uint16 `json:"port"`
 }
 
@@ -177,7 +178,7 @@ func (m *Netmask) UnmarshalText(text []byte) error {
 type ServiceConfig struct {
 	// Scheduler is the name ipvsadm -s takes: "rr", "wlc", ... "none" is the service without a scheduler.
 	Scheduler string `json:"scheduler"`
-	// SchedFlags are the scheduler's flags by name; see SchedFlags for the names and the numbers behind them.
+	// SchedFlags are the scheduler's flags by name; see ParseSchedFlags for the names and the numbers behind them.
 	SchedFlags []string `json:"schedFlags,omitempty"`
 	// PersistenceSeconds is how long a client keeps its server; 0 means no persistence.
 	PersistenceSeconds uint32 `json:"persistenceSeconds,omitempty"`

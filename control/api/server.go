@@ -1,0 +1,274 @@
+package api
+
+import (
+	"bufio"
+	"context"
+	"encoding/json"
+	"errors"
+	"io"
+	"net"
+	"net/http"
+	"time"
+)
+
+// How long a client may take. The socket is local: these only stop a client that hangs.
+const (
+	headerTimeout = 5 * time.Second
+	bodyTimeout   = 30 * time.Second
+	writeTimeout  = 30 * time.Second // for each piece of a stream
+	idleTimeout   = 2 * time.Minute
+	closeTimeout  = 2 * time.Second // for requests in flight when the server ends
+)
+
+// Serve answers requests on l from b until ctx ends, then lets the requests in flight finish for a short while, closes l
+// and returns nil. Another error is one of accepting connections.
+func Serve(ctx context.Context, l net.Listener, b Backend) error {
+	// Requests outlive ctx by closeTimeout: a change that came in just before the end is answered.
+	base, cut := context.WithCancel(context.WithoutCancel(ctx))
+	defer cut()
+	srv := &http.Server{
+		Handler:           NewHandler(b),
+		BaseContext:       func(net.Listener) context.Context { return base },
+		ReadHeaderTimeout: headerTimeout,
+		IdleTimeout:       idleTimeout,
+	}
+	done := make(chan error, 1)
+	go func() { done <- srv.Serve(l) }()
+	select {
+	case err := <-done:
+		return err
+	case <-ctx.Done():
+	}
+	grace, cancel := context.WithTimeout(base, closeTimeout)
+	defer cancel()
+	if srv.Shutdown(grace) != nil {
+		cut()
+		srv.Close()
+	}
+	<-done
+	return nil
+}
+
+// handler answers with JSON, errors too.
+type handler struct {
+	backend Backend
+	routes  map[string]map[string]func(http.ResponseWriter, *http.Request) error
+}
+
+// NewHandler returns the handler of all paths.
+func NewHandler(b Backend) http.Handler {
+	h := &handler{backend: b}
+	h.routes = map[string]map[string]func(http.ResponseWriter, *http.Request) error{
+		"/v1/change":      {http.MethodPost: h.change},
+		"/v1/services":    {http.MethodGet: h.services},
+		"/v1/connections": {http.MethodGet: h.connections},
+		"/v1/timeouts":    {http.MethodGet: h.timeouts},
+		"/v1/daemons":     {http.MethodGet: h.daemons},
+		"/v1/status":      {http.MethodGet: h.status},
+		"/v1/version":     {http.MethodGet: h.version},
+	}
+	return h
+}
+
+// ServeHTTP implements http.Handler.
+func (h *handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	// Streams push the write deadline on with each piece. The read deadline ends with the body: left in force, as
+	// http.Server.ReadTimeout would, it cancels the request while its answer is being made.
+	c := http.NewResponseController(w)
+	_ = c.SetWriteDeadline(time.Now().Add(bodyTimeout + writeTimeout))
+	if r.ContentLength != 0 {
+		_ = c.SetReadDeadline(time.Now().Add(bodyTimeout))
+	}
+	methods, ok := h.routes[r.URL.Path]
+	if !ok {
+		replyError(w, Errorf(NotFound, "no such path: %s", r.URL.Path))
+		return
+	}
+	f, ok := methods[r.Method]
+	if !ok {
+		for m := range methods {
+			w.Header().Add("Allow", m)
+		}
+		replyError(w, Errorf(BadMethod, "%s does not take %s", r.URL.Path, r.Method))
+		return
+	}
+	if r.Method == http.MethodGet && r.ContentLength != 0 {
+		replyError(w, Errorf(BadRequest, "%s takes no body", r.URL.Path))
+		return
+	}
+	if err := f(w, r); err != nil {
+		replyError(w, AsError(err))
+	}
+}
+
+// statusOf maps a code to the HTTP status of a refused request.
+func statusOf(c Code) int {
+	switch c {
+	case BadRequest:
+		return http.StatusBadRequest
+	case NotFound, ServiceNotFound, ServerNotFound:
+		return http.StatusNotFound
+	case BadMethod:
+		return http.StatusMethodNotAllowed
+	case TooLarge:
+		return http.StatusRequestEntityTooLarge
+	case Unsupported:
+		return http.StatusNotImplemented
+	case Internal:
+		return http.StatusInternalServerError
+	default:
+		return http.StatusConflict
+	}
+}
+
+// errorReply is the body of a refused request, and the last line of a stream that broke.
+type errorReply struct {
+	Error *Error `json:"error"`
+}
+
+func replyError(w http.ResponseWriter, e *Error) {
+	reply(w, statusOf(e.Code), errorReply{e})
+}
+
+func reply(w http.ResponseWriter, status int, body any) {
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(status)
+	// A client that went away gets no answer, and there is nobody to tell.
+	_ = json.NewEncoder(w).Encode(body)
+}
+
+func (h *handler) change(w http.ResponseWriter, r *http.Request) error {
+	if err := noQuery(r); err != nil {
+		return err
+	}
+	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, MaxBody))
+	if tooLarge := (*http.MaxBytesError)(nil); errors.As(err, &tooLarge) {
+		return Errorf(TooLarge, "the body is longer than %d bytes", MaxBody)
+	} else if err != nil {
+		return Errorf(BadRequest, "body: %v", err)
+	}
+	_ = http.NewResponseController(w).SetReadDeadline(time.Time{})
+	req, err := DecodeChange(body)
+	if err != nil {
+		return err
+	}
+	rep, err := h.backend.Change(r.Context(), req)
+	if err != nil {
+		return err
+	}
+	if len(rep.Results) != len(req.Ops) {
+		return Errorf(Internal, "%d results for %d operations", len(rep.Results), len(req.Ops))
+	}
+	if rep.Results == nil {
+		rep.Results = []OpResult{}
+	}
+	status := http.StatusOK
+	if rep.Err() != nil {
+		status = http.StatusConflict
+	}
+	reply(w, status, rep)
+	return nil
+}
+
+func (h *handler) services(w http.ResponseWriter, r *http.Request) error {
+	key, err := DecodeKey(r.URL.RawQuery)
+	if err != nil {
+		return err
+	}
+	list, err := h.backend.Services(r.Context(), key)
+	if err != nil {
+		return err
+	}
+	if list == nil {
+		list = []Service{}
+	}
+	for i := range list {
+		if list[i].Servers == nil {
+			list[i].Servers = []Server{}
+		}
+	}
+	reply(w, http.StatusOK, ServicesReply{list})
+	return nil
+}
+
+// piece is how much of a stream is gathered before it is sent.
+const piece = 64 << 10
+
+// stream writes pieces, each within writeTimeout, and knows whether one has left.
+type stream struct {
+	w    http.ResponseWriter
+	c    *http.ResponseController
+	sent bool
+}
+
+// Write implements io.Writer.
+func (s *stream) Write(b []byte) (int, error) {
+	s.sent = true
+	if err := s.c.SetWriteDeadline(time.Now().Add(writeTimeout)); err != nil && !errors.Is(err, http.ErrNotSupported) {
+		return 0, err
+	}
+	return s.w.Write(b)
+}
+
+func (h *handler) connections(w http.ResponseWriter, r *http.Request) error {
+	key, err := DecodeKey(r.URL.RawQuery)
+	if err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/x-ndjson")
+	s := &stream{w: w, c: http.NewResponseController(w)}
+	buf := bufio.NewWriterSize(s, piece)
+	enc := json.NewEncoder(buf)
+	err = h.backend.Connections(r.Context(), ConnectionFilter{Service: key}, func(c *Connection) error { return enc.Encode(c) })
+	if err != nil && !s.sent {
+		return err
+	}
+	if err != nil {
+		// The status is gone with the first piece; the last line says that the list is not whole.
+		_ = enc.Encode(errorReply{AsError(err)})
+	}
+	_ = buf.Flush()
+	return nil
+}
+
+func (h *handler) timeouts(w http.ResponseWriter, r *http.Request) error {
+	return answer(w, r, h.backend.Timeouts)
+}
+
+func (h *handler) daemons(w http.ResponseWriter, r *http.Request) error {
+	return answer(w, r, func(ctx context.Context) (DaemonsReply, error) {
+		list, err := h.backend.Daemons(ctx)
+		if list == nil {
+			list = []Daemon{}
+		}
+		return DaemonsReply{list}, err
+	})
+}
+
+func (h *handler) status(w http.ResponseWriter, r *http.Request) error {
+	return answer(w, r, h.backend.Status)
+}
+
+func (h *handler) version(w http.ResponseWriter, r *http.Request) error {
+	return answer(w, r, h.backend.Version)
+}
+
+// answer replies with what get returns, to a request without parameters.
+func answer[T any](w http.ResponseWriter, r *http.Request, get func(context.Context) (T, error)) error {
+	if err := noQuery(r); err != nil {
+		return err
+	}
+	v, err := get(r.Context())
+	if err != nil {
+		return err
+	}
+	reply(w, http.StatusOK, v)
+	return nil
+}
+
+func noQuery(r *http.Request) error {
+	if r.URL.RawQuery != "" {
+		return Errorf(BadRequest, "%s takes no parameters", r.URL.Path)
+	}
+	return nil
+}
