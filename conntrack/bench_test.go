@@ -1,0 +1,226 @@
+package conntrack
+
+import (
+	"fmt"
+	"math/rand/v2"
+	"testing"
+	"time"
+
+	"uvs/packet"
+	"uvs/service"
+)
+
+// filled returns a world with n established NAT connections, and the bytes that all of it takes: slabs of entries and
+// index, wheels and shards.
+func filled(t testing.TB, n int) (w *world, rs *service.RealServer, bytes int) {
+	w = newWorld(t, Config{})
+	rs = w.server(t, "10.1.0.11:80", service.Masq)
+	var c Conn
+	for i := range n {
+		f := numbered(service.TCP, i)
+		w.open(f, rs, &c)
+		w.In(&f, packet.TCPAck, w.now, &c)
+	}
+	return w, rs, w.footprint()
+}
+
+// footprint is the memory of the table in bytes.
+func (w *world) footprint() int {
+	const shardBytes = wheelSlots*4 + 512 // the wheel's heads, and the rest of a shard
+	n := w.Stats().Memory
+	for _, shards := range [][]shard{w.conns, w.templates} {
+		for i := range shards {
+			s := &shards[i]
+			n += shardBytes + 8*(cap(s.slabs)+cap(s.buckets)+cap(s.over))
+		}
+	}
+	return n
+}
+
+func TestMemoryPerConnection(t *testing.T) {
+	const n = 300_000
+	_, _, bytes := filled(t, n)
+	if each := bytes / n; each > 110 {
+		t.Errorf("%d bytes for each of %d NAT connections, want at most 110", each, n)
+	}
+}
+
+var sizes = []struct {
+	name string
+	n    int
+}{{"1k", 1 << 10}, {"64k", 1 << 16}, {"1M", 1 << 20}}
+
+// order is a random order of flows, so that the caches don't know what comes next.
+func order(n int) []packet.Flow {
+	flows := make([]packet.Flow, n)
+	for i, j := range rand.New(rand.NewPCG(5, 6)).Perm(n) {
+		flows[i] = numbered(service.TCP, j)
+	}
+	return flows
+}
+
+func BenchmarkInEstablished(b *testing.B) {
+	for _, size := range sizes {
+		b.Run(size.name, func(b *testing.B) {
+			w, _, _ := filled(b, size.n)
+			flows := order(size.n)
+			var c Conn
+			i := 0
+			b.ReportAllocs()
+			for b.Loop() {
+				if w.In(&flows[i%size.n], packet.TCPAck, w.now, &c) != Hit {
+					b.Fatal("miss")
+				}
+				i++
+			}
+		})
+	}
+}
+
+func BenchmarkOutEstablished(b *testing.B) {
+	for _, size := range sizes {
+		b.Run(size.name, func(b *testing.B) {
+			w, rs, _ := filled(b, size.n)
+			flows := order(size.n)
+			for i := range flows {
+				flows[i] = answer(flows[i], rs)
+			}
+			var c Conn
+			i := 0
+			b.ReportAllocs()
+			for b.Loop() {
+				if w.Out(&flows[i%size.n], packet.TCPAck, w.now, &c) != Hit {
+					b.Fatal("miss")
+				}
+				i++
+			}
+		})
+	}
+}
+
+func BenchmarkInMiss(b *testing.B) {
+	for _, size := range sizes {
+		b.Run(size.name, func(b *testing.B) {
+			w, _, _ := filled(b, size.n)
+			flows := order(size.n)
+			for i := range flows {
+				flows[i].DstPort = 81
+			}
+			var c Conn
+			i := 0
+			b.ReportAllocs()
+			for b.Loop() {
+				if w.In(&flows[i%size.n], packet.TCPAck, w.now, &c) != Miss {
+					b.Fatal("hit")
+				}
+				i++
+			}
+		})
+	}
+}
+
+// BenchmarkInsert fills a table from empty to n connections, again and again.
+func BenchmarkInsert(b *testing.B) {
+	for _, size := range sizes {
+		b.Run(size.name, func(b *testing.B) {
+			flows := order(size.n)
+			var w *world
+			var rs *service.RealServer
+			var c Conn
+			i := size.n
+			b.ReportAllocs()
+			for b.Loop() {
+				if i == size.n {
+					b.StopTimer()
+					w, i = newWorld(b, Config{}), 0
+					rs = w.server(b, "10.1.0.11:80", service.Masq)
+					b.StartTimer()
+				}
+				if w.open(flows[i], rs, &c) != Inserted {
+					b.Fatal("not inserted")
+				}
+				i++
+			}
+		})
+	}
+}
+
+// BenchmarkTurnover is a connection's whole life at a constant number of connections: Insert, and Advance for another one.
+func BenchmarkTurnover(b *testing.B) {
+	for _, size := range sizes {
+		b.Run(size.name, func(b *testing.B) {
+			w, rs, _ := filled(b, 0)
+			flows := order(2 * size.n)
+			step := int64(time.Minute) / int64(size.n) // SYN_RECV lasts a minute
+			var c Conn
+			i := 0
+			turn := func() {
+				w.open(flows[i%len(flows)], rs, &c)
+				w.now += step
+				w.Advance(w.now, 64)
+				i++
+			}
+			for range size.n * 5 / 4 {
+				turn()
+			}
+			b.ReportAllocs()
+			for b.Loop() {
+				turn()
+			}
+		})
+	}
+}
+
+// BenchmarkExpire measures Advance alone, per connection that goes.
+func BenchmarkExpire(b *testing.B) {
+	for _, size := range sizes {
+		b.Run(size.name, func(b *testing.B) {
+			var gone, total time.Duration
+			b.ReportAllocs()
+			n := 0
+			for b.Loop() {
+				b.StopTimer()
+				w, rs, _ := filled(b, size.n)
+				w.now += int64(20 * time.Minute)
+				b.StartTimer()
+				begin := time.Now()
+				w.settle()
+				gone += time.Since(begin)
+				n += size.n
+				if rs.Refs() != 0 {
+					b.Fatal("not all gone")
+				}
+			}
+			total = gone
+			b.ReportMetric(float64(total.Nanoseconds())/float64(n), "ns/conn")
+		})
+	}
+}
+
+// BenchmarkGrowth reports what a table of n connections costs, and how long single operations took while it grew.
+func BenchmarkGrowth(b *testing.B) {
+	for _, n := range []int{1 << 20, 10_000_000} {
+		b.Run(fmt.Sprint(n), func(b *testing.B) {
+			for b.Loop() {
+				w := newWorld(b, Config{})
+				rs := w.server(b, "10.1.0.11:80", service.Masq)
+				var c Conn
+				var longest time.Duration
+				var slow int
+				for i := range n {
+					f := numbered(service.TCP, i)
+					begin := time.Now()
+					w.open(f, rs, &c)
+					took := time.Since(begin)
+					longest = max(longest, took)
+					if took > 50*time.Microsecond {
+						slow++
+					}
+				}
+				b.ReportMetric(float64(w.footprint())/float64(n), "B/conn")
+				b.ReportMetric(float64(longest.Microseconds()), "longest-µs")
+				b.ReportMetric(float64(slow), "over-50µs")
+			}
+		})
+	}
+}
