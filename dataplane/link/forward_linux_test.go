@@ -309,19 +309,26 @@ func TestFanoutGivesEachFrameToOneMember(t *testing.T) {
 			members := []*Socket{s.open(cfg)}
 			near := s.open(Config{Interface: "near"})
 			// The second joins while frames come in: nobody may see one twice.
-			const n = 400
-			frame := func(i int) []byte {
-				f := superFrame(i, 100)
-				(*packet.Vnet)(f).SetGSOType(packet.GSONone)
-				copy(f[packet.VnetLen+34:], []byte{byte(i >> 8), byte(i)}) // the source port picks the member
-				return f
-			}
-			for i := range n {
-				if i == n/4 {
-					members = append(members, s.open(cfg))
+			var n int
+			joined, done := make(chan struct{}), make(chan struct{})
+			go func() {
+				defer close(done)
+				for last := -1; n != last; n++ {
+					f := superFrame(n, 100)
+					(*packet.Vnet)(f).SetGSOType(packet.GSONone)
+					copy(f[packet.VnetLen+34:], []byte{byte(n >> 8), byte(n)}) // the source port picks the member
+					sendAll(near, f)
+					time.Sleep(100 * time.Microsecond)
+					select {
+					case <-joined:
+						joined, last = nil, n+500
+					default:
+					}
 				}
-				sendAll(near, frame(i))
-			}
+			}()
+			members = append(members, s.open(cfg))
+			close(joined)
+			<-done
 			seen := make(map[string]int)
 			shares := make([]int, len(members))
 			for m, l := range members {
@@ -335,7 +342,8 @@ func TestFanoutGivesEachFrameToOneMember(t *testing.T) {
 					t.Errorf("frame %s was received %d times", k, times)
 				}
 			}
-			if len(seen) != n || shares[1] < n/5 {
+			// What is meant for a member that is not yet complete is lost: a moment's worth.
+			if len(seen) < n*3/4 || shares[1] < 100 {
 				t.Errorf("received %d of %d frames, shares %v", len(seen), n, shares)
 			}
 		})
@@ -401,5 +409,24 @@ func receiveNow(l Link) (all []got) {
 		if n == 0 {
 			return all
 		}
+	}
+}
+
+func TestInterfaceThatLeftAndReturnedIsStillGone(t *testing.T) {
+	s, elsewhere := twoEnds(t), newSpace(t)
+	far := s.open(Config{Interface: "far"})
+	index := s.link("far").Attrs().Index
+	if err := s.nl.LinkSetNsFd(s.link("far"), int(elsewhere.h)); err != nil {
+		t.Fatal(err)
+	}
+	if err := elsewhere.nl.LinkSetNsFd(elsewhere.link("far"), int(s.h)); err != nil {
+		t.Fatal(err)
+	}
+	s.up("far")
+	if now := s.link("far").Attrs().Index; now != index {
+		t.Fatalf("the interface came back as number %d, was %d", now, index)
+	}
+	if err := far.Err(); !errors.Is(err, ErrGone) { // the kernel does not bind the socket again
+		t.Errorf("Err() = %v, want ErrGone", err)
 	}
 }

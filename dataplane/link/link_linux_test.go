@@ -196,10 +196,23 @@ func TestRecvStopsAtLastBufferUntilRelease(t *testing.T) {
 			for i := range 6 {
 				sendAll(near, superFrame(i, 40000))
 			}
+			for _, v := range near.tx.iovs {
+				if v.Base != nil {
+					t.Error("memory of sent frames is still referred to after Flush")
+				}
+			}
 			frames := make([]Frame, 3)
+			var kept []Frame
 			for i, want := range []int{3, 1, 0} { // four buffers
-				if n := far.Recv(frames); n != want {
+				n := far.Recv(frames)
+				if n != want {
 					t.Fatalf("Recv %d = %d, want %d", i, n, want)
+				}
+				kept = append(kept, frames[:n]...)
+			}
+			for i, f := range kept {
+				if !bytes.Equal(f.Eth(), superFrame(i, 40000)[packet.VnetLen:]) || f.Type != unix.PACKET_OTHERHOST {
+					t.Errorf("super-frame %d of those held differs", i)
 				}
 			}
 			far.Release()
@@ -357,5 +370,34 @@ func TestHeldSlotsAreNotHandedOutAgain(t *testing.T) {
 		if n := len(receive(t, far, 3)); n != 3 {
 			t.Fatalf("round %d: received %d frames after Release, want 3", round, n)
 		}
+	}
+}
+
+func TestHeaderIsZeroWhereTheKernelGivesNone(t *testing.T) {
+	for _, kind := range []Kind{KindRing, KindSimple} {
+		t.Run(kind.String(), func(t *testing.T) {
+			s := twoEnds(t)
+			near := s.open(Config{Interface: "near"})
+			far := s.open(Config{Interface: "far", Kind: kind, NoVnet: true, RingSlots: 32, Batch: 32})
+			frames := make([]Frame, 32)
+			for seen := 0; seen < 100; { // each slot and buffer more than once
+				f := testFrame(seen, 60)
+				if seen%3 == 0 {
+					f = testFrame(seen, 1514)
+				}
+				sendAll(near, f)
+				n := far.Recv(frames)
+				for i := range frames[:n] {
+					if *frames[i].Vnet() != (packet.Vnet{}) {
+						t.Fatalf("frame %d has header % x", seen, frames[i].Vnet())
+					}
+					for j := range frames[i].Buf {
+						frames[i].Buf[j] = 0xff
+					}
+				}
+				seen += n
+				far.Release()
+			}
+		})
 	}
 }
