@@ -130,9 +130,13 @@ func New(cfg Config) (*Plane, error) {
 	return p, nil
 }
 
-// Publish makes t what every worker reads from its next batch on.
+// Publish makes t the configuration. When it returns, every packet received from then on meets it.
 func (p *Plane) Publish(t *service.Table) {
 	p.table.Store(t)
+	p.eachPath(func(w *path) {
+		w.mu.Lock() // a batch that began with the old table is over when its worker lets go
+		defer w.mu.Unlock()
+	})
 	p.slow.wake()
 }
 

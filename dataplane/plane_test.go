@@ -65,7 +65,8 @@ func TestNATTranslatesBothWays(t *testing.T) {
 	if packet.MAC(eth.DstMAC) != gatewayMAC || packet.MAC(eth.SrcMAC) != cliMAC {
 		t.Errorf("to the client: MACs %v -> %v", eth.SrcMAC, eth.DstMAC)
 	}
-	services, servers := d.plane.Counters()
+	services, servers := make([]service.Counters, 1), make([]service.Counters, 1)
+	d.plane.AddCounters(services, servers)
 	want := service.Counters{Conns: 1, InPkts: 1, OutPkts: 1, InBytes: 40, OutBytes: 40}
 	if services[vs.Index] != want || servers[vs.Servers[0].Index] != want {
 		t.Errorf("counters: service %+v server %+v, want %+v", services[vs.Index], servers[vs.Servers[0].Index], want)

@@ -108,13 +108,13 @@ func (s *slowPath) run(ctx context.Context) error {
 		case <-ctx.Done():
 			return nil
 		case q := <-s.queue:
-			s.step(bootTime(), &q)
+			s.step(BootTime(), &q)
 		case o := <-s.sends:
 			s.send(o)
 		case <-s.woken:
-			s.step(bootTime(), nil)
+			s.step(BootTime(), nil)
 		case <-tick.C:
-			s.step(bootTime(), nil)
+			s.step(BootTime(), nil)
 		}
 	}
 }

@@ -73,24 +73,19 @@ func (p *Plane) LinkStats(port int) link.Stats {
 	return sum
 }
 
-// Counters adds up every worker's counts, by VirtualService.Index and RealServer.Index, since the process began: a slot
-// that is used again goes on counting.
-func (p *Plane) Counters() (services, servers []service.Counters) {
+// AddCounters adds every worker's counts to services, by VirtualService.Index, and servers, by RealServer.Index. They count
+// since the process began: a slot that is used again goes on counting.
+func (p *Plane) AddCounters(services, servers []service.Counters) {
 	p.eachPath(func(w *path) {
 		w.mu.Lock()
 		defer w.mu.Unlock()
-		services = addCounters(services, w.services)
-		servers = addCounters(servers, w.servers)
+		addCounters(services, w.services)
+		addCounters(servers, w.servers)
 	})
-	return services, servers
 }
 
-func addCounters(sum, more []service.Counters) []service.Counters {
-	if len(more) > len(sum) {
-		sum = append(sum, make([]service.Counters, len(more)-len(sum))...)
-	}
-	for i := range more {
+func addCounters(sum, more []service.Counters) {
+	for i := range min(len(sum), len(more)) {
 		sum[i].Add(more[i])
 	}
-	return sum
 }

@@ -69,7 +69,7 @@ func (w *worker) run(ctx context.Context) error {
 	stop := context.AfterFunc(ctx, w.poller.Wake)
 	defer stop()
 	for ctx.Err() == nil {
-		if w.step(bootTime()) {
+		if w.step(BootTime()) {
 			continue
 		}
 		w.poller.Wait(idleWait)
@@ -89,25 +89,27 @@ func (w *worker) report() {
 
 // step takes one batch from every link, without blocking, and says whether there was anything.
 func (w *worker) step(now int64) (busy bool) {
-	w.mu.Lock()
-	w.begin(now)
 	if w.retry.Swap(false) || len(w.held.frames) > 0 {
+		w.mu.Lock()
+		w.begin(now)
 		w.retryHeld()
+		w.mu.Unlock()
 		w.flush()
 	}
 	for i, l := range w.rx {
+		w.mu.Lock() // over begin and Recv: see Plane.Publish
+		w.begin(now)
 		n := l.Recv(w.frames[:])
-		if n == 0 {
-			continue
+		if n > 0 {
+			busy = true
+			w.batch(&w.ports[i], w.frames[:n])
 		}
-		busy = true
-		w.batch(&w.ports[i], w.frames[:n])
-		w.mu.Unlock() // never held across a system call
-		w.flush()
-		l.Release()
-		w.mu.Lock()
+		w.mu.Unlock()
+		if n > 0 {
+			w.flush()
+			l.Release()
+		}
 	}
-	w.mu.Unlock()
 	w.plane.cfg.Conns.Advance(now, expireBudget)
 	return busy
 }
@@ -163,8 +165,8 @@ func (w *worker) notToUs(q *port, f *link.Frame, eth *packet.Eth) Verdict {
 	}
 }
 
-// bootTime is CLOCK_BOOTTIME in nanoseconds, on which all deadlines of the packet path are.
-func bootTime() int64 {
+// BootTime is CLOCK_BOOTTIME in nanoseconds, on which all deadlines of the packet path are.
+func BootTime() int64 {
 	var ts unix.Timespec
 	if err := unix.ClockGettime(unix.CLOCK_BOOTTIME, &ts); err != nil {
 		panic("CLOCK_BOOTTIME: " + err.Error()) // Linux has had it since 2.6.39

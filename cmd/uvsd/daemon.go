@@ -1,0 +1,167 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"os"
+	"time"
+
+	"go.uber.org/zap"
+	"golang.org/x/sync/errgroup"
+
+	"uvs/conntrack"
+	"uvs/control"
+	"uvs/control/api"
+	"uvs/dataplane"
+	"uvs/dataplane/guard"
+	"uvs/dataplane/link"
+	"uvs/dataplane/nexthop"
+	"uvs/packet"
+	"uvs/service"
+)
+
+// daemon is uvsd's parts, wired together.
+type daemon struct {
+	o        *options
+	log      *zap.Logger
+	started  time.Time
+	listener net.Listener
+	ports    []*port
+	warnings []api.Warning
+	resolver *nexthop.Resolver
+	conns    *conntrack.Table
+	plane    *dataplane.Plane
+	director *control.Director
+	desired  chan *service.Table // the newest table that the guard hasn't followed yet
+}
+
+// port is an attached interface.
+type port struct {
+	name     string
+	mac      packet.MAC
+	mode     guard.Mode
+	gateways []netip.Prefix
+	info     link.Info
+}
+
+// newDaemon attaches to the interfaces; nothing moves until run. On an error everything is given back.
+func newDaemon(o *options, log *zap.Logger) (_ *daemon, err error) {
+	d := &daemon{o: o, log: log, started: time.Now(), desired: make(chan *service.Table, 1)}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, d.close())
+		}
+	}()
+	if d.listener, err = api.Listen(o.socket, "uvs"); err != nil {
+		return nil, err
+	}
+	if err = d.preparePorts(); err != nil {
+		return nil, err
+	}
+	if err = d.prepareResolver(); err != nil {
+		return nil, err
+	}
+	servers := new(service.ServerIndex)
+	limit := o.maxConnections
+	if limit == 0 {
+		limit = maxConnections()
+	}
+	if d.conns, err = conntrack.New(conntrack.Config{Servers: servers, Alloc: tableMemory, MaxConns: limit}); err != nil {
+		return nil, err
+	}
+	if err = d.preparePlane(); err != nil {
+		return nil, err
+	}
+	d.director = control.New(control.Config{
+		Servers: servers, Connections: d.conns, Counters: d.plane, Publish: d.publish, Now: dataplane.BootTime,
+		IsLocal: d.isLocal, CanServe: canServe, CanForward: canForward, FillStatus: d.fillStatus,
+		Version: api.Version{UVS: version}, Log: log,
+	})
+	return d, nil
+}
+
+// run serves until ctx ends.
+func (d *daemon) run(ctx context.Context) error {
+	g, ctx := errgroup.WithContext(ctx)
+	g.Go(func() error { return d.resolver.Run(ctx) })
+	g.Go(func() error { return d.plane.Run(ctx) })
+	g.Go(func() error { d.director.Run(ctx); return nil })
+	g.Go(func() error { return api.Serve(ctx, d.listener, d.director) })
+	g.Go(func() error { return d.follow(ctx) })
+	d.log.Info("uvsd is up", zap.String("version", version), zap.Strings("interfaces", d.o.interfaces), zap.String("socket", d.o.socket), zap.Int("pid", os.Getpid()))
+	err := g.Wait()
+	d.log.Info("uvsd stops")
+	return err
+}
+
+// close gives back what newDaemon took.
+func (d *daemon) close() error {
+	var errs []error
+	if d.plane != nil {
+		errs = append(errs, d.plane.Close())
+	}
+	if d.resolver != nil {
+		errs = append(errs, d.resolver.Close())
+	}
+	if d.listener != nil {
+		if err := d.listener.Close(); !errors.Is(err, net.ErrClosed) {
+			errs = append(errs, err)
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// publish hands a new table to the packet path at once, and to the guard and the resolver soon.
+func (d *daemon) publish(t *service.Table) {
+	select { // make room for the newest
+	case <-d.desired:
+	default:
+	}
+	d.desired <- t
+	d.plane.Publish(t)
+}
+
+// follow keeps the guard and the resolver's pinned neighbours in line with the table.
+func (d *daemon) follow(ctx context.Context) error {
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case t := <-d.desired:
+			d.resolver.SetPinned(serverAddrs(t))
+		}
+	}
+}
+
+// serverAddrs are the addresses of all real servers, each once.
+func serverAddrs(t *service.Table) []packet.Addr {
+	seen := make(map[packet.Addr]bool)
+	var addrs []packet.Addr
+	for _, vs := range t.Services {
+		for _, rs := range vs.Servers {
+			if !seen[rs.IP] {
+				seen[rs.IP] = true
+				addrs = append(addrs, rs.IP)
+			}
+		}
+	}
+	return addrs
+}
+
+// canServe refuses what the packet path cannot do yet.
+func canServe(k service.Key, c *api.ServiceConfig) error {
+	switch {
+	case k.Mark != 0:
+		return errors.New("firewall marks are not supported by this version")
+	case k.Proto == service.SCTP:
+		return errors.New("SCTP is not supported by this version")
+	case !k.Addr.Addr().Is4():
+		return errors.New("IPv6 is not supported by this version")
+	case c.PersistenceEngine != "":
+		return fmt.Errorf("persistence engine %s is not supported by this version", c.PersistenceEngine)
+	}
+	return nil
+}

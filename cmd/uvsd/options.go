@@ -1,0 +1,153 @@
+package main
+
+import (
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"net/netip"
+	"strings"
+	"time"
+
+	"uvs/dataplane"
+	"uvs/dataplane/guard"
+	"uvs/dataplane/link"
+)
+
+// options are uvsd's command line.
+type options struct {
+	interfaces     []string
+	link           link.Kind
+	workers        int
+	pin            bool
+	mac            guard.Mode
+	gateways       []gateway
+	inner          dataplane.InnerPolicy
+	masquerade     netip.Addr
+	socket         string
+	stateDir       string
+	table          string
+	config         string
+	logLevel       string
+	announce       time.Duration
+	maxConnections int
+	ignoreChecks   bool
+	version        bool
+}
+
+// gateway is an address that uvsd owns as the gateway of a segment of real servers.
+type gateway struct {
+	prefix netip.Prefix
+	iface  string
+}
+
+// parseOptions reads the command line; usage goes to out when asked for or when the line is wrong.
+func parseOptions(args []string, out io.Writer) (*options, error) {
+	o := new(options)
+	fs := flag.NewFlagSet("uvsd", flag.ContinueOnError)
+	fs.SetOutput(out)
+	fs.Usage = func() {
+		fmt.Fprintln(out, "usage: uvsd --interface eth0[,eth1] [options]")
+		fs.PrintDefaults()
+	}
+	fs.Func("interface", "Ethernet `interfaces` to attach to, separated by commas; may be repeated", func(s string) error {
+		for name := range strings.SplitSeq(s, ",") {
+			if name = strings.TrimSpace(name); name == "" {
+				return errors.New("empty interface name")
+			}
+			o.interfaces = append(o.interfaces, name)
+		}
+		return nil
+	})
+	fs.Func("link", "how frames are received and sent: auto, `ring` or simple (default auto)", func(s string) (err error) {
+		o.link, err = link.ParseKind(s)
+		return err
+	})
+	fs.IntVar(&o.workers, "workers", 1, "receiving threads; they share each interface's frames by flow")
+	fs.BoolVar(&o.pin, "pin", false, "bind worker N to CPU N")
+	fs.Func("mac", "whose MAC address the virtual addresses have: auto, `virtual` (uvsd's own) or interface (default auto)", func(s string) (err error) {
+		o.mac, err = guard.ParseMode(s)
+		return err
+	})
+	fs.Func("gateway", "own `ADDRESS/PREFIX@INTERFACE` as the gateway of NAT's real servers there; may be repeated", func(s string) error {
+		g, err := parseGateway(s)
+		o.gateways = append(o.gateways, g)
+		return err
+	})
+	fs.Func("inner-traffic", "what real servers send through the gateway on their own behalf: `drop`, forward or masquerade (default drop)", func(s string) error {
+		switch s {
+		case "drop":
+			o.inner = dataplane.DropInnerTraffic
+		case "forward":
+			o.inner = dataplane.ForwardInnerTraffic
+		case "masquerade":
+			o.inner = dataplane.MasqueradeInnerTraffic
+		default:
+			return errors.New("must be drop, forward or masquerade")
+		}
+		return nil
+	})
+	fs.Func("masquerade-address", "source `address` of masqueraded traffic, owned by uvsd (default the lowest virtual address)", func(s string) (err error) {
+		o.masquerade, err = netip.ParseAddr(s)
+		return err
+	})
+	fs.StringVar(&o.socket, "socket", "/run/uvs/uvsd.sock", "`path` of the control socket")
+	fs.StringVar(&o.stateDir, "state-dir", "/var/lib/uvs", "reserved: `directory` of the state that outlives the process")
+	fs.StringVar(&o.table, "table", "/dev/shm/uvs", "reserved: `path` of the connection table that outlives the process")
+	fs.StringVar(&o.config, "config", "/etc/uvs/uvs.yaml", "reserved: `path` of the configuration file")
+	fs.StringVar(&o.logLevel, "log-level", "info", "debug, info, warn or error")
+	fs.DurationVar(&o.announce, "announce-interval", 30*time.Second, "time between gratuitous ARP announcements of each address; negative for none but the first")
+	fs.IntVar(&o.maxConnections, "max-connections", 0, "most connections held at once; 0 for what half of the machine's memory holds")
+	fs.BoolVar(&o.ignoreChecks, "ignore-checks", false, "start although the host check found what breaks service")
+	fs.BoolVar(&o.version, "version", false, "print the version and exit")
+	if err := fs.Parse(args); err != nil {
+		return nil, err
+	}
+	return o, o.check(fs.Args())
+}
+
+func parseGateway(s string) (gateway, error) {
+	prefix, iface, ok := strings.Cut(s, "@")
+	if !ok || iface == "" {
+		return gateway{}, errors.New("must be ADDRESS/PREFIX@INTERFACE, such as 10.0.0.1/24@eth1")
+	}
+	p, err := netip.ParsePrefix(prefix)
+	if err != nil {
+		return gateway{}, err
+	}
+	return gateway{p, iface}, nil
+}
+
+func (o *options) check(rest []string) error {
+	switch {
+	case o.version:
+		return nil
+	case len(rest) > 0:
+		return fmt.Errorf("unexpected argument %q", rest[0])
+	case len(o.interfaces) == 0:
+		return errors.New("--interface names no interface: say which one the virtual addresses are reached by, such as --interface eth0")
+	case o.workers < 1 || o.workers > 256:
+		return fmt.Errorf("--workers %d is not between 1 and 256", o.workers)
+	case o.masquerade.IsValid() && o.inner != dataplane.MasqueradeInnerTraffic:
+		return errors.New("--masquerade-address goes with --inner-traffic masquerade")
+	}
+	seen := make(map[string]bool)
+	for _, name := range o.interfaces {
+		if seen[name] {
+			return fmt.Errorf("--interface names %s twice", name)
+		}
+		seen[name] = true
+	}
+	for _, g := range o.gateways {
+		if !seen[g.iface] {
+			return fmt.Errorf("--gateway %v@%s: uvsd is not attached to %s; add it to --interface", g.prefix, g.iface, g.iface)
+		}
+		if !g.prefix.Addr().Is4() {
+			return fmt.Errorf("--gateway %v@%s: only IPv4 gateways can be owned so far", g.prefix, g.iface)
+		}
+		if g.prefix.Masked().Addr() == g.prefix.Addr() && g.prefix.Bits() < 31 {
+			return fmt.Errorf("--gateway %v@%s: that is the segment's own address, not a host's", g.prefix, g.iface)
+		}
+	}
+	return nil
+}

@@ -1,0 +1,157 @@
+package main
+
+import (
+	"crypto/sha256"
+	"fmt"
+	"net/netip"
+	"os"
+
+	"go.uber.org/zap"
+
+	"uvs/control/api"
+	"uvs/dataplane"
+	"uvs/dataplane/guard"
+	"uvs/dataplane/link"
+	"uvs/dataplane/nexthop"
+	"uvs/packet"
+	"uvs/service"
+)
+
+// preparePorts looks at the interfaces and decides whose MAC address they use.
+func (d *daemon) preparePorts() error {
+	for _, name := range d.o.interfaces {
+		p := &port{name: name}
+		for _, g := range d.o.gateways {
+			if g.iface == name {
+				p.gateways = append(p.gateways, g.prefix)
+			}
+		}
+		h := sha256.Sum256([]byte(name))
+		p.mode, p.mac = guard.Virtual, packet.MAC{2, h[0], h[1], h[2], h[3], h[4]}
+		d.ports = append(d.ports, p)
+	}
+	return nil
+}
+
+// preparePlane makes the packet path and opens its links.
+func (d *daemon) preparePlane() (err error) {
+	cfg := dataplane.Config{
+		Workers: d.o.workers, Pin: d.o.pin, Conns: d.conns, NextHops: d.resolver, Inner: d.o.inner,
+		MasqueradeAddr: d.o.masquerade, AnnounceInterval: d.o.announce, AnnounceOn: d.resolver.OnLink,
+		OpenRx: d.openRx, OpenTx: d.openTx, Log: d.log,
+	}
+	for _, p := range d.ports {
+		cfg.Ports = append(cfg.Ports, dataplane.Port{Name: p.name, MAC: p.mac, Gateways: p.gateways})
+	}
+	d.plane, err = dataplane.New(cfg)
+	return err
+}
+
+// openRx opens a worker's link on a port. With several workers they share the port's frames by flow.
+func (d *daemon) openRx(worker, i int) (link.Link, error) {
+	p := d.ports[i]
+	cfg := link.Config{Interface: p.name, Kind: d.o.link}
+	if d.o.workers > 1 {
+		cfg.Fanout.Group = fanoutGroup(i)
+	}
+	if p.mode == guard.Virtual {
+		cfg.Unicast = [][6]byte{p.mac}
+	}
+	s, err := link.Open(cfg)
+	if err != nil {
+		return nil, err
+	}
+	if worker == 0 {
+		p.info = s.Info()
+		d.log.Info("attached", zap.String("interface", p.name), zap.Stringer("link", p.info.Kind), zap.String("why", p.info.Reason),
+			zap.Stringer("mode", p.mode), zap.Stringer("mac", p.mac), zap.Int("mtu", p.info.MTU), zap.Bool("vnet", p.info.Vnet))
+	}
+	return s, nil
+}
+
+func (d *daemon) openTx(i int) (link.Link, error) {
+	return link.OpenTx(link.Config{Interface: d.ports[i].name})
+}
+
+// fanoutGroup is a number for the workers' group on port i that another uvsd in this network namespace hardly has too.
+func fanoutGroup(i int) uint16 { return uint16(os.Getpid()<<4 + i + 1) }
+
+// prepareResolver starts to mirror routes and neighbours.
+func (d *daemon) prepareResolver() (err error) {
+	cfg := nexthop.Config{
+		GuardProtocol: guard.RouteProtocol, Log: d.log,
+		SendARP: func(port int, frame []byte) { d.plane.SendARP(port, frame) },
+		Changed: func() {
+			if d.plane != nil { // New calls it too, before there is anybody to wake
+				d.plane.Wake()
+			}
+		},
+	}
+	for i, p := range d.ports {
+		cfg.Interfaces = append(cfg.Interfaces, nexthop.Interface{Name: p.name, MAC: p.mac})
+		for _, g := range p.gateways {
+			cfg.Gateways = append(cfg.Gateways, nexthop.Gateway{Prefix: g, Iface: i})
+		}
+	}
+	d.resolver, err = nexthop.New(cfg)
+	return err
+}
+
+// isLocal says that a is an address of the director's own.
+func (d *daemon) isLocal(a netip.Addr) bool {
+	if a.IsLoopback() {
+		return true
+	}
+	_, status := d.resolver.Lookup(packet.AddrFrom(a))
+	return status == nexthop.Local
+}
+
+// canForward refuses servers that the packet path cannot serve yet.
+func canForward(k service.Key, rip netip.Addr, c *api.ServerConfig) error {
+	if c.Method == "local" {
+		return fmt.Errorf("%v is an address of the director itself: serving it from here is not supported by this version", rip)
+	}
+	return nil
+}
+
+// fillStatus tells the API what the packet path knows.
+func (d *daemon) fillStatus(s *api.Status) {
+	s.Version, s.PID, s.Started, s.Warnings = version, os.Getpid(), d.started, d.warnings
+	t := d.plane.Table()
+	for i, p := range d.ports {
+		state := d.resolver.Link(i)
+		s.Interfaces = append(s.Interfaces, api.Interface{
+			Name: p.name, MAC: p.mac.String(), Mode: p.mode.String(), Link: p.info.Kind.String(), MTU: state.MTU, Up: state.Up,
+			Offloads: p.info.Vnet, Addresses: d.addresses(i, t),
+		})
+	}
+	for i := range d.plane.Workers() {
+		cpu := -1
+		if d.o.pin {
+			cpu = i
+		}
+		w := d.plane.WorkerStats(i)
+		s.Workers = append(s.Workers, api.Worker{ID: i, CPU: cpu, Packets: packets(&w)})
+	}
+	all := d.plane.Stats()
+	s.Packets = packets(&all)
+	s.Drops = drops(&all)
+}
+
+func packets(s *dataplane.Stats) api.Packets {
+	return api.Packets{Received: s.Received, Forwarded: s.Forwarded, Answered: s.Answered, Passed: s.Passed, Dropped: s.Dropped, Held: s.Held}
+}
+
+// addresses are those that uvs owns on port i.
+func (d *daemon) addresses(i int, t *service.Table) []netip.Addr {
+	var own []netip.Addr
+	for _, g := range d.ports[i].gateways {
+		own = append(own, g.Addr())
+	}
+	for a := range t.VIPs {
+		if on, ok := d.resolver.OnLink(a); ok && on == i || !ok && len(d.ports[i].gateways) == 0 {
+			own = append(own, a.Netip())
+		}
+	}
+	return own
+}
