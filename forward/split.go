@@ -19,11 +19,13 @@ func Split(buf, frame []byte, mtu int, emit func(head, body []byte)) bool {
 	if !ok {
 		return false
 	}
-	size := len(c.payload)
-	if mtu < c.headerLen+size {
-		size = (mtu - c.headerLen) &^ 7
+	size := max(1, len(c.payload)) // of a piece's payload
+	if mtu < c.headerLen+len(c.payload) {
+		if size = (mtu - c.headerLen) &^ 7; size < 8 {
+			return false
+		}
 	}
-	if size < 8 && size < len(c.payload) || c.room() < (len(c.payload)+size-1)/max(size, 1) {
+	if c.room() < max(1, (len(c.payload)+size-1)/size) {
 		return false
 	}
 	for at := 0; ; at += size {
