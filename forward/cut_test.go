@@ -90,6 +90,9 @@ func FuzzSplit(f *testing.F) {
 		buf := make([]byte, SplitRoom)
 		if !Split(buf, b, mtu, c.emit) {
 			header, n := p.L4-p.L3, len(p.L4Bytes())
+			if len(c.frames) == 0 && header+p.IPv4().FragOffset()+n > 0xffff {
+				return // a fragment that ends beyond the longest datagram
+			}
 			if len(c.frames) > 0 || mtu >= 576 || mtu >= header && n == 0 {
 				t.Fatalf("Split of %d+%d bytes to %d = false, having emitted %d", header, n, mtu, len(c.frames))
 			}

@@ -12,8 +12,8 @@ const SplitRoom = (FrameHead + 60) * (0xffff/(576-60-7) + 1)
 // the fragment's IP header, written to buf; body is a part of frame. A frame that fits comes out whole; a fragment is
 // cut into smaller ones. Options that only the first fragment carries become no-operations in the others, as Linux does
 // it. A checksum left to the device must have been completed before, and whether DF allows this is the caller's
-// decision: the pieces keep the bit. It returns false, having emitted nothing, if frame is no IPv4 frame, mtu holds no
-// header and eight bytes, or buf has no room for the heads.
+// decision: the pieces keep the bit. It returns false, having emitted nothing, if frame is no IPv4 frame or a fragment that
+// ends beyond 64 KiB, mtu holds no header and eight bytes, or buf has no room for the heads.
 func Split(buf, frame []byte, mtu int, emit func(head, body []byte)) bool {
 	c, ok := newCutter(buf, frame)
 	if !ok {
@@ -81,6 +81,9 @@ func newCutter(buf, frame []byte) (c cutter, ok bool) {
 		return c, false
 	}
 	n := ip.HeaderLen()
+	if n+ip.FragOffset()+len(payload) > 0xffff {
+		return c, false // its last offsets could not be said
+	}
 	return cutter{buf, frame[:packet.EthLen+n], payload, n, ip.FragOffset(), ip.MF()}, true
 }
 

@@ -1,0 +1,79 @@
+package forward
+
+import (
+	"testing"
+
+	"uvs/packet"
+)
+
+// hot are the functions on the packet path, each done to a frame that stays as it is.
+func hot(t testing.TB) []struct {
+	name string
+	do   func()
+} {
+	server, vip := addr("10.1.0.11"), addr("10.9.0.100")
+	reply := make([]byte, ReplyLen)
+	tcp, tv := decode(t, frame(t, "syn"))
+	part, pv := decode(t, frame(t, "syn"))
+	owe(part, pv)
+	udp, uv := decode(t, frame(t, "udp"))
+	sctp, sv := decode(t, sctpFrame(1400))
+	toVIP, ev := decode(t, frame(t, "error to VIP"))
+	quoted := new(packet.Packet)
+	packet.DecodeQuoted(toVIP.L4Bytes()[packet.ICMPLen:], quoted)
+	big, _ := decode(t, tcpFrame(packet.TCPAck, 1460))
+	super, gv := decode(t, superFrame(packet.ProtoTCP, 64000, 1448))
+	heads := make([]byte, max(SplitRoom, SegmentRoom(super, gv)))
+	echo, cv := decode(t, frame(t, "echo"))
+	emit := func(_, _ []byte) {}
+	tun := &Tunnel{Src: server, Dst: vip}
+	var limiter Limiter
+	limiter.Set(1000, 50)
+	now := int64(0)
+	return []struct {
+		name string
+		do   func()
+	}{
+		{"Ethernet", func() { Ethernet(tcp.Frame, packet.MAC{2, 1}, packet.MAC{2, 2}) }},
+		{"NATIn TCP", func() { NATIn(tcp, tv, server, 8080) }},
+		{"NATOut TCP", func() { NATOut(tcp, tv, vip, 80) }},
+		{"NATIn TCP partial", func() { NATIn(part, pv, server, 8080) }},
+		{"NATIn UDP", func() { NATIn(udp, uv, server, 5353) }},
+		{"NATIn UDP without checksum", func() { udp.UDP().SetChecksum(0); NATIn(udp, uv, server, 5353) }},
+		{"NATIn SCTP 1400", func() { NATIn(sctp, sv, server, sctp.DstPort^1) }},
+		{"NATErrorIn", func() { NATErrorIn(toVIP, ev, quoted, server, 8080) }},
+		{"NATErrorOut", func() { NATErrorOut(toVIP, ev, quoted, vip, 80) }},
+		{"Reset", func() { Reset(reply, tcp) }},
+		{"Unreachable", func() { Unreachable(reply, big, packet.ICMPCodeFragNeeded, 1400, vip) }},
+		{"TimeExceeded", func() { TimeExceeded(reply, tcp, vip) }},
+		{"EchoReply", func() { echo.ICMP().SetType(8, 0); cv.SetFlags(packet.VnetDataValid); EchoReply(echo, cv) }},
+		{"ARPReply", func() { ARPReply(reply, packet.MAC{2}, 1, packet.MAC{2, 1}, 2) }},
+		{"GratuitousARP", func() { GratuitousARP(reply, packet.MAC{2}, 1, packet.ARPRequest) }},
+		{"Split 1500 to 1400", func() { Split(heads, big.Frame, 1400, emit) }},
+		{"Tunnel.Wrap", func() { tun.Wrap(heads, tcp, tv) }},
+		{"Segment 64000", func() { Segment(heads, super, gv, nil, emit) }},
+		{"Segment 64000 tunnelled", func() { Segment(heads, super, gv, tun, emit) }},
+		{"ChecksumOK", func() { ChecksumOK(tcp, tv) }},
+		{"CompleteChecksum", func() { pv.SetFlags(packet.VnetNeedsCsum); CompleteChecksum(part.Frame, pv) }},
+		{"Limiter.Allow", func() { now += 1000; limiter.Allow(now) }},
+	}
+}
+
+func TestHotFunctionsAllocateNothing(t *testing.T) {
+	for _, h := range hot(t) {
+		if n := testing.AllocsPerRun(200, h.do); n != 0 {
+			t.Errorf("%s allocates %v times", h.name, n)
+		}
+	}
+}
+
+func BenchmarkHot(b *testing.B) {
+	for _, h := range hot(b) {
+		b.Run(h.name, func(b *testing.B) {
+			b.ReportAllocs()
+			for b.Loop() {
+				h.do()
+			}
+		})
+	}
+}
