@@ -83,12 +83,14 @@ func UpdateSum(c uint16, old, new uint64) uint16 {
 
 var castagnoli = crc32.MakeTable(crc32.Castagnoli)
 
+// noCRC stands for the checksum field. Were it a variable of CRC32c, it would be allocated.
+var noCRC = make([]byte, 4)
+
 // CRC32c is the checksum of the SCTP packet b, common header included and its checksum field taken as 0 (RFC 9260
 // section 6.8). b must have SCTPLen bytes.
 func CRC32c(b []byte) uint32 {
-	var zero [4]byte
 	c := crc32.Update(0, castagnoli, b[:8])
-	c = crc32.Update(c, castagnoli, zero[:])
+	c = crc32.Update(c, castagnoli, noCRC)
 	return crc32.Update(c, castagnoli, b[SCTPLen:])
 }
 
