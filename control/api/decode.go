@@ -15,7 +15,7 @@ import (
 // Limits of a request. They bound what one client can make uvsd hold in memory.
 const (
 	// MaxBody is the longest body in bytes.
-	MaxBody = 32 << 20
+	MaxBody = 64 << 20
 	// MaxOps is the highest number of operations in one change.
 	MaxOps = 100_000
 )
