@@ -20,12 +20,12 @@ var roles = map[string]func() int{
 	"sleeping-sons": roleSleepingSons,
 	"owner":         roleOwner,
 	"interfaces":    roleInterfaces,
+	"entrances":     roleEntrances,
 }
 
 // TestMain runs the tests in a user namespace where the user isn't root.
 func TestMain(m *testing.M) {
 	if role := os.Getenv(roleVariable); role != "" {
-		os.Unsetenv(roleVariable)
 		os.Exit(roles[role]())
 	}
 	if err := Reexec(os.Getenv(alwaysVariable) != ""); err != nil {

@@ -1,8 +1,10 @@
 package lab
 
 import (
+	"bufio"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"os/exec"
 	"strings"
@@ -190,16 +192,56 @@ func seenThrough(t *testing.T, enter string) string {
 	return string(out)
 }
 
-func TestEnterCommandLeadsInside(t *testing.T) {
+// roleEntrances raises an anonymous and a named lab in a user namespace of its own, prints the commands that enter
+// their switches and waits for its standard input's end.
+func roleEntrances() int {
+	if err := Reexec(true); err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		return 1
+	}
 	for _, named := range []bool{false, true} {
-		topo := DR(t, Config{Named: named})
-		if got := seenThrough(t, topo.Switch.EnterCommand()); !strings.Contains(got, "client1-eth0") {
-			t.Errorf("named %v: %s leads to\n%s", named, topo.Switch.EnterCommand(), got)
+		topo, err := NewDR(Config{Named: named})
+		if err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			return 1
 		}
-		if path := topo.Switch.Path(); named != (path != "") {
-			t.Errorf("named %v: Path() = %q", named, path)
-		} else if named && seenThrough(t, "nsenter --net="+path) == "" {
-			t.Errorf("%s leads nowhere", path)
+		defer topo.Close()
+		fmt.Println(topo.Switch.EnterCommand())
+	}
+	io.Copy(io.Discard, os.Stdin)
+	return 0
+}
+
+func TestEnterCommandLeadsInside(t *testing.T) {
+	var commands []string
+	if !inUserNamespace() { // in one, the command is for a shell outside
+		for _, named := range []bool{false, true} {
+			topo := DR(t, Config{Named: named})
+			commands = append(commands, topo.Switch.EnterCommand())
+			if path := topo.Switch.Path(); named != (path != "") {
+				t.Errorf("named %v: Path() = %q", named, path)
+			}
 		}
 	}
+	other := exec.CommandContext(t.Context(), os.Args[0])
+	asRole(other, "entrances")
+	other.Stderr = os.Stderr
+	stdin, err := other.StdinPipe()
+	must(t, err)
+	stdout, err := other.StdoutPipe()
+	must(t, err)
+	must(t, other.Start())
+	lines := bufio.NewReader(stdout)
+	for range 2 {
+		line, err := lines.ReadString('\n')
+		must(t, err)
+		commands = append(commands, strings.TrimSpace(line))
+	}
+	for _, enter := range commands {
+		if got := seenThrough(t, enter); !strings.Contains(got, "client1-eth0") {
+			t.Errorf("%s leads to\n%s", enter, got)
+		}
+	}
+	stdin.Close()
+	must(t, other.Wait())
 }

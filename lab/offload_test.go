@@ -6,13 +6,13 @@ import (
 	"testing"
 )
 
-// received downloads a megabyte from rs1 and returns the data frames that came in at client1's eth0.
-func received(t *testing.T, topo *Topology) []CapturedFrame {
+// received downloads a megabyte and returns the data frames that came in at client1's eth0.
+func received(t *testing.T, topo *Topology, from *Host) []CapturedFrame {
 	t.Helper()
 	client := topo.Clients[0]
 	capture, err := client.Capture("eth0")
 	must(t, err)
-	base := "http://" + netip.AddrPortFrom(topo.RealServers[0].Addr(), 80).String()
+	base := "http://" + netip.AddrPortFrom(from.Addr(), 80).String()
 	_, err = Download(shortly(t), client.HTTPClient(), base, 1<<20)
 	must(t, err)
 	var in []CapturedFrame
@@ -48,7 +48,7 @@ const fullFrame = 14 + 1500
 func TestOffloadsMakeSuperFramesWithPartialChecksums(t *testing.T) {
 	topo := DR(t, Config{})
 	serve(t, topo)
-	if got := shapeOf(received(t, topo)); got.longest <= fullFrame || got.super == 0 || got.partial == 0 {
+	if got := shapeOf(received(t, topo, topo.RealServers[0])); got.longest <= fullFrame || got.super == 0 || got.partial == 0 {
 		t.Errorf("frames with offloads on: %+v; want super-frames and partial checksums", got)
 	}
 }
@@ -56,7 +56,7 @@ func TestOffloadsMakeSuperFramesWithPartialChecksums(t *testing.T) {
 func TestOffloadsOffMakesOrdinaryFrames(t *testing.T) {
 	topo := DR(t, Config{OffloadsOff: true})
 	serve(t, topo)
-	if got := shapeOf(received(t, topo)); got != (shape{longest: fullFrame}) {
+	if got := shapeOf(received(t, topo, topo.RealServers[0])); got != (shape{longest: fullFrame}) {
 		t.Errorf("frames with offloads off: %+v; want none longer than %d, none partial", got, fullFrame)
 	}
 	for _, h := range append(topo.RealServers, topo.Clients[0], topo.Directors[0]) {
@@ -71,12 +71,30 @@ func TestOffloadsOffMakesOrdinaryFrames(t *testing.T) {
 	}
 }
 
+func TestEveryKindOfLinkKeepsToTheOffloadSetting(t *testing.T) {
+	for _, kind := range []LinkKind{Veth, Macvlan, BridgeMaster, Tap} {
+		for _, off := range []bool{false, true} {
+			cfg := Config{DirectorLink: kind, OffloadsOff: off, RealServers: -1}
+			t.Run(describe(cfg), func(t *testing.T) {
+				topo := DR(t, cfg)
+				director := topo.Directors[0]
+				_, err := ServeHTTP(director.Namespace, "director1", netip.AddrPortFrom(director.Addr(), 80))
+				must(t, err)
+				got := shapeOf(received(t, topo, director))
+				if whole := got.super > 0 && got.partial > 0; whole == off || off && got != (shape{longest: fullFrame}) {
+					t.Errorf("frames from the director: %+v", got)
+				}
+			})
+		}
+	}
+}
+
 // Single segments are merged by the receiver, and then look as if sent so: also the checksum counts as partial.
 func TestGROMergesWhatComesInPieces(t *testing.T) {
 	topo := DR(t, Config{OffloadsOff: true})
 	serve(t, topo)
 	must(t, topo.Clients[0].SetFeatures("eth0", map[string]bool{"rx-gro": true}))
-	if got := shapeOf(received(t, topo)); got.super == 0 || got.longest <= fullFrame || got.partial != got.super {
+	if got := shapeOf(received(t, topo, topo.RealServers[0])); got.super == 0 || got.longest <= fullFrame || got.partial != got.super {
 		t.Errorf("frames with GRO alone: %+v; want super-frames, and just these partial", got)
 	}
 }
@@ -100,7 +118,7 @@ func TestSetOffloadsSwitchesBothWays(t *testing.T) {
 		}
 	}
 	serve(t, topo)
-	if got := shapeOf(received(t, topo)); got.super == 0 || got.partial == 0 {
+	if got := shapeOf(received(t, topo, topo.RealServers[0])); got.super == 0 || got.partial == 0 {
 		t.Errorf("frames with offloads on again: %+v; want super-frames and partial checksums", got)
 	}
 }

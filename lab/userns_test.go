@@ -19,9 +19,11 @@ func TestUnprivilegedUserRunsTheLab(t *testing.T) {
 	serve(t, topo)
 	carries(t, topo, topo.RealServers[0].Addr(), "rs1")
 	carries(t, topo, topo.RealServers[1].Addr6(), "rs2")
-	if _, err := os.Stat(stateDir); err == nil {
-		t.Errorf("%s is there: /run is the machine's", stateDir)
+	dir, err := os.MkdirTemp("/run", "own")
+	if err != nil {
+		t.Errorf("/run is not our own: %v", err)
 	}
+	os.Remove(dir)
 }
 
 // runAsNobody runs tests of this binary as uid 65534.
