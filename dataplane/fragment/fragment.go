@@ -25,8 +25,11 @@ type Limits struct {
 	MaxDistance int
 }
 
-// overhead is what a fragment and its datagram cost in bytes beside the data, roughly.
-const overhead = 256
+// What a fragment and its datagram cost in bytes beside the data, roughly.
+const (
+	pieceOverhead    = 64
+	datagramOverhead = 512
+)
 
 // maxPieces is how many fragments a datagram may have: 64 KiB cut for an MTU of 68 is 1366.
 const maxPieces = 2048
@@ -159,7 +162,7 @@ func (g *Gatherer) insert(d *Datagram, frame []byte, ip *packet.IPv4, data []byt
 	case i <= last && d.pieces[i].at < end:
 		g.drop(d, &g.overlapping)
 		return g.refuse(&g.overlapping)
-	case len(d.pieces) == maxPieces || !g.makeRoom(d, len(data)+overhead):
+	case len(d.pieces) == maxPieces || !g.makeRoom(d, cost(d, len(data))):
 		g.drop(d, &g.evicted)
 		return g.refuse(&g.evicted)
 	}
@@ -185,6 +188,14 @@ func (g *Gatherer) insert(d *Datagram, frame []byte, ip *packet.IPv4, data []byt
 	return g.finish(d)
 }
 
+// cost is what a fragment with n bytes of data adds to what d takes.
+func cost(d *Datagram, n int) int {
+	if len(d.pieces) == 0 {
+		n += datagramOverhead
+	}
+	return n + pieceOverhead
+}
+
 // covers says that the bytes from at to end are all there, pieces[i] being the first that could hold any.
 func (d *Datagram) covers(i, at, end int) bool {
 	for ; i < len(d.pieces) && d.pieces[i].at <= at; i++ {
@@ -208,7 +219,7 @@ func (g *Gatherer) finish(d *Datagram) *Datagram {
 		return nil
 	}
 	g.remove(d)
-	g.held.Add(^uint64(len(d.pieces) - 1))
+	g.held.Add(-uint64(len(d.pieces)))
 	g.reassembled.Add(uint64(len(d.pieces)))
 	g.datagrams.Add(1)
 	d.join(ce)
