@@ -94,7 +94,7 @@ func (e *entry) setKind(m service.Method, f Flags, rs, svc uint32) {
 }
 
 // matches says that e is indexed under k.
-func (e *entry) matches(k *key) bool {
+func (e *entry) matches(k *Key) bool {
 	if e.client() != k.client || e.clientPort() != k.cport || e.proto() != k.proto {
 		return false
 	}

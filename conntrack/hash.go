@@ -48,31 +48,66 @@ func (k *hashKey) tuple(client uint64, dir Dir, addr packet.Addr, port uint16) u
 	return fold(h, (uint64(dir)<<16|uint64(port))^k[1])
 }
 
-// key is a tuple to look for, with its hashes.
-type key struct {
+// Key is a flow with its hash: what a lookup needs, computed ahead of it.
+type Key struct {
 	hash          uint64
 	shard         uint32
 	client, other uint32 // IPv4 addresses in host order
 	cport, oport  uint16
 	proto         uint8
 	dir           Dir
+	known         bool // there are entries for such flows
 }
 
-// flowKey makes the key of a packet's flow. ok is false if the table has no entries for such a flow.
-func (t *Table) flowKey(f *packet.Flow, dir Dir, k *key) (ok bool) {
+// Hash makes the key of f, which dir says whether it is a client's packet (In) or a server's (Out).
+func (t *Table) Hash(f *packet.Flow, dir Dir, k *Key) {
 	client, other, cport, oport := f.Src, f.Dst, f.SrcPort, f.DstPort
 	if dir == Out {
 		client, other, cport, oport = other, client, oport, cport
 	}
-	if !client.Is4() || !other.Is4() {
-		return false
+	if k.known = client.Is4() && other.Is4(); !k.known {
+		return
 	}
 	h := t.hash.client(f.Proto, client, cport)
 	k.shard = uint32(h >> t.connShift)
 	k.hash = t.hash.tuple(h, dir, other, oport)
 	k.client, k.other, k.cport, k.oport = client.V4(), other.V4(), cport, oport
 	k.proto, k.dir = f.Proto, dir
-	return true
+}
+
+// prefetchFrom is the number of entries from which Prefetch pays: fewer lie in the caches anyway.
+const prefetchFrom = 1 << 14
+
+// Prefetch gets the processor to fetch what lookups of these keys will read, for all of them at once instead of one after
+// the other: with a million connections a lookup takes a third of the time. It is to be called for a batch of packets
+// between Hash and the lookups, and does nothing while the table is small.
+func (t *Table) Prefetch(keys []Key) {
+	if !canPrefetch || t.entries.Load() < t.prefetchFrom {
+		return
+	}
+	for i := range keys {
+		if k := &keys[i]; k.known {
+			s := &t.conns[k.shard]
+			s.lock()
+			if s.n != 0 {
+				prefetch((*[entrySize]byte)(s.bucket(k.hash)))
+			}
+			s.unlock()
+		}
+	}
+	for i := range keys {
+		if k := &keys[i]; k.known {
+			s := &t.conns[k.shard]
+			s.lock()
+			if s.n != 0 {
+				b := s.bucket(k.hash)
+				for m := b.match(tagOf(k.hash)); m != 0; m &= m - 1 {
+					prefetch((*[entrySize]byte)(s.entry(b.ref(bits.TrailingZeros32(m)) >> 1)))
+				}
+			}
+			s.unlock()
+		}
+	}
 }
 
 // entryHash is the hash under which e is, or is to be, indexed for dir.

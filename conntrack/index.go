@@ -17,10 +17,10 @@ type index struct {
 	mask    uint32 // a power of two less 1: buckets below n-mask-1 are split already
 	items   uint32
 
-	over      []*slab // overflow buckets, numbered from 1
-	overFree  uint32  // first of the free ones, linked by next
+	overFree  uint32  // first free overflow bucket, linked by next
 	overCount uint32  // free ones
-	overFresh uint32  // the first never used
+	overFresh uint32  // the last that was ever used
+	over      []*slab // overflow buckets, numbered from 1
 }
 
 const (
@@ -65,7 +65,7 @@ func (x *index) bucket(hash uint64) *bucket {
 func (x *index) overflow(n uint32) *bucket { return line(x.over, n-1) }
 
 // find returns the slot of the entry under k, or 0.
-func (s *shard) find(k *key) (slot uint32, e *entry) {
+func (s *shard) find(k *Key) (slot uint32, e *entry) {
 	x := &s.index
 	if x.n == 0 {
 		return 0, nil

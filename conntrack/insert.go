@@ -39,8 +39,8 @@ func (t *Table) Insert(n *NewConn, c *Conn) Outcome {
 	if n.Flags&OnePacket != 0 {
 		return t.onePacket(n, c)
 	}
-	var k key
-	if !t.flowKey(&n.Flow, In, &k) || !n.Server.Is4() {
+	var k Key
+	if t.Hash(&n.Flow, In, &k); !k.known || !n.Server.Is4() {
 		t.refused.Add(1)
 		return Full
 	}

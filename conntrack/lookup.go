@@ -9,14 +9,20 @@ import (
 // (conn_reuse_mode, expire_nodest_conn), steps its state, re-arms its timer, counts the packet and fills c. tcpFlags is
 // ignored for other protocols. Miss, MissReused, MissNoServer, Hit or NoServer.
 func (t *Table) In(f *packet.Flow, tcpFlags uint8, now int64, c *Conn) Outcome {
-	var k key
-	if !t.flowKey(f, In, &k) {
+	var k Key
+	t.Hash(f, In, &k)
+	return t.InHashed(&k, tcpFlags, now, c)
+}
+
+// InHashed is In for the key of a flow.
+func (t *Table) InHashed(k *Key, tcpFlags uint8, now int64, c *Conn) Outcome {
+	if !k.known {
 		return Miss
 	}
 	r, tick := t.rules.Load(), tickOf(now)
 	s := &t.conns[k.shard]
 	s.lock()
-	slot, e := t.findLive(s, &k, tick)
+	slot, e := t.findLive(s, k, tick)
 	if e == nil {
 		s.unlock()
 		return Miss
@@ -68,14 +74,20 @@ func judge(r *rules, e *entry, rs *service.RealServer, tcpFlags uint8) Outcome {
 // connections whose answers pass the director (NAT, Local) are found. Miss or Hit: a removed server's answers still
 // belong to their connections.
 func (t *Table) Out(f *packet.Flow, tcpFlags uint8, now int64, c *Conn) Outcome {
-	var k key
-	if !t.flowKey(f, Out, &k) {
+	var k Key
+	t.Hash(f, Out, &k)
+	return t.OutHashed(&k, tcpFlags, now, c)
+}
+
+// OutHashed is Out for the key of a flow.
+func (t *Table) OutHashed(k *Key, tcpFlags uint8, now int64, c *Conn) Outcome {
+	if !k.known {
 		return Miss
 	}
 	r, tick := t.rules.Load(), tickOf(now)
 	s := &t.conns[k.shard]
 	s.lock()
-	slot, e := t.findLive(s, &k, tick)
+	slot, e := t.findLive(s, k, tick)
 	if e == nil {
 		s.unlock()
 		return Miss
@@ -89,8 +101,8 @@ func (t *Table) Out(f *packet.Flow, tcpFlags uint8, now int64, c *Conn) Outcome 
 // Find looks without touching state, timer or counters: for ICMP errors and for explain. dir says which tuple f is, as
 // for In or Out; a packet quoted in an ICMP error is to be reversed first.
 func (t *Table) Find(f *packet.Flow, dir Dir, now int64, c *Conn) bool {
-	var k key
-	if !t.flowKey(f, dir, &k) {
+	var k Key
+	if t.Hash(f, dir, &k); !k.known {
 		return false
 	}
 	s := &t.conns[k.shard]
@@ -104,7 +116,7 @@ func (t *Table) Find(f *packet.Flow, dir Dir, now int64, c *Conn) bool {
 }
 
 // findLive finds the entry under k. Those whose time is up are removed, though the wheel hasn't come to them.
-func (t *Table) findLive(s *shard, k *key, tick uint32) (uint32, *entry) {
+func (t *Table) findLive(s *shard, k *Key, tick uint32) (uint32, *entry) {
 	for {
 		slot, e := s.find(k)
 		if e == nil || !e.expired(tick) {

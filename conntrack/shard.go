@@ -15,12 +15,13 @@ type shard struct {
 	mu    sync.Mutex
 	waits uint64 // how often mu wasn't free; this and all below is guarded by mu
 
+	// What every lookup reads lies in the first two cache lines.
 	index
 	slabs []*slab
-	free  uint32 // first free slot, linked by next
-	fresh uint32 // the first slot never used; slot 0 stands for none
 	wheel
 
+	free        uint32 // first free slot, linked by next
+	fresh       uint32 // the first slot never used; slot 0 stands for none
 	id          uint32 // number among the connection shards, or among the template shards
 	states      [NumStates]uint32
 	inserts     uint64

@@ -50,6 +50,8 @@ type Table struct {
 	conns         []shard
 	templates     []shard
 
+	prefetchFrom int64
+
 	rules   atomic.Pointer[rules]
 	rulesMu sync.Mutex // serialises changes of rules
 
@@ -85,16 +87,17 @@ func New(c Config) (*Table, error) {
 		servers:       c.Servers,
 		hash:          c.Key,
 		maxEntries:    int64(c.MaxConns),
+		prefetchFrom:  prefetchFrom,
 		connShift:     64 - bits.TrailingZeros(uint(c.Shards)),
 		templateShift: 64 - bits.TrailingZeros(uint(templates)),
 		conns:         make([]shard, c.Shards),
 		templates:     make([]shard, templates),
 	}
-	for i := range t.conns {
-		t.conns[i].id = uint32(i)
-	}
-	for i := range t.templates {
-		t.templates[i].id = uint32(i)
+	for _, shards := range [...][]shard{t.conns, t.templates} {
+		for i := range shards {
+			shards[i].id = uint32(i)
+			shards[i].heads = new([wheelSlots]uint32)
+		}
 	}
 	t.pool.alloc = c.Alloc
 	t.rules.Store(newRules(DefaultSettings(), DefaultTimeouts()))

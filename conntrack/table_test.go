@@ -160,6 +160,35 @@ func TestAnswersAreFoundOnlyWhereTheyPass(t *testing.T) {
 	}
 }
 
+func TestKeysAreGoodForTheirFlow(t *testing.T) {
+	w := newWorld(t, Config{})
+	rs := w.server(t, "10.1.0.11:80", service.Masq)
+	var c, d Conn
+	for i := range prefetchFrom {
+		w.open(numbered(service.TCP, i), rs, &c)
+	}
+	v6 := flow(service.TCP, "[2001:db8::1]:1000", "[2001:db8::2]:80")
+	for i := range 2 * prefetchFrom {
+		f := numbered(service.TCP, i)
+		a := answer(f, rs)
+		var keys [4]Key
+		w.Hash(&f, In, &keys[0])
+		w.Hash(&a, Out, &keys[1])
+		w.Hash(&v6, In, &keys[2])
+		w.Prefetch(keys[:])
+		want := w.In(&f, packet.TCPAck, w.now, &c)
+		if got := w.InHashed(&keys[0], packet.TCPAck, w.now, &d); got != want || got == Hit && c.ID != d.ID {
+			t.Fatalf("InHashed = %v %#x, want %v %#x", got, d.ID, want, c.ID)
+		}
+		if got := w.OutHashed(&keys[1], packet.TCPAck, w.now, &d); got != want || got == Hit && c.ID != d.ID {
+			t.Fatalf("OutHashed = %v %#x, want %v %#x", got, d.ID, want, c.ID)
+		}
+		if got := w.InHashed(&keys[2], packet.TCPAck, w.now, &d); got != Miss {
+			t.Fatalf("InHashed of an IPv6 flow = %v", got)
+		}
+	}
+}
+
 func TestWalkStopsWhenToldTo(t *testing.T) {
 	w := newWorld(t, Config{})
 	rs := w.server(t, "10.1.0.11:80", service.Masq)
@@ -200,6 +229,12 @@ func TestPacketPathAllocatesNothing(t *testing.T) {
 		run  func()
 	}{
 		{"In", func() { w.In(&f, packet.TCPAck, w.now, &c) }},
+		{"Prefetch", func() {
+			var keys [4]Key
+			w.Hash(&f, In, &keys[0])
+			w.Hash(&a, Out, &keys[1])
+			w.Prefetch(keys[:])
+		}},
 		{"In, miss", func() { w.In(&a, packet.TCPAck, w.now, &c) }},
 		{"Out", func() { w.Out(&a, packet.TCPAck, w.now, &c) }},
 		{"Find", func() { w.Find(&a, Out, w.now, &c) }},
@@ -224,6 +259,7 @@ func TestWorkersTogether(t *testing.T) {
 	for i, m := range []service.Method{service.Masq, service.Masq, service.Route, service.Local} {
 		servers = append(servers, w.server(t, []string{"10.1.0.11:80", "10.1.0.12:80", "10.1.0.13:80", "10.1.0.14:80"}[i], m))
 	}
+	w.prefetchFrom = 0
 	const workers, rounds, flows = 8, 4000, 600
 	begin := w.now
 	var wg sync.WaitGroup
@@ -256,6 +292,9 @@ func TestWorkersTogether(t *testing.T) {
 				case 5:
 					w.Advance(now, 64)
 				case 6:
+					var keys [3]Key
+					w.Hash(&f, In, &keys[0])
+					w.Prefetch(keys[:])
 					w.Find(&f, In, now, &c)
 					w.Lookup(c.ID, now, &c)
 				case 7:

@@ -44,7 +44,7 @@ var busyTimeout = timeoutTicks(time.Minute)
 // server is gone, or quiesced with expire_quiescent_template=1: that one is put aside under port 65535 and left to time
 // out. The template's timer doesn't start again here but when Insert puts a connection on it.
 func (t *Table) FindTemplate(k *TemplateKey, now int64, c *Conn) Outcome {
-	var key key
+	var key Key
 	if !t.templateKey(k, &key) {
 		return Miss
 	}
@@ -55,7 +55,7 @@ func (t *Table) FindTemplate(k *TemplateKey, now int64, c *Conn) Outcome {
 	return o
 }
 
-func (t *Table) findTemplate(s *shard, k *key, now int64, c *Conn) Outcome {
+func (t *Table) findTemplate(s *shard, k *Key, now int64, c *Conn) Outcome {
 	slot, e := s.find(k)
 	if e == nil || !t.revive(s, slot, e, tickOf(now)) {
 		return Miss
@@ -74,7 +74,7 @@ func (t *Table) findTemplate(s *shard, k *key, now int64, c *Conn) Outcome {
 // InsertTemplate makes a template: Inserted; Hit, if another worker was faster and c is its template, with its server;
 // or Full.
 func (t *Table) InsertTemplate(n *NewTemplate, c *Conn) Outcome {
-	var k key
+	var k Key
 	if !t.templateKey(&n.TemplateKey, &k) || !n.Server.Is4() || n.RS == nil {
 		t.refused.Add(1)
 		return Full
@@ -128,16 +128,16 @@ func (t *Table) InsertTemplate(n *NewTemplate, c *Conn) Outcome {
 }
 
 // templateKey makes the key of a template. ok is false if the table has no templates for such addresses.
-func (t *Table) templateKey(tk *TemplateKey, k *key) (ok bool) {
+func (t *Table) templateKey(tk *TemplateKey, k *Key) (ok bool) {
 	if !tk.Client.Is4() || !tk.Virtual.Is4() {
 		return false
 	}
 	h := t.hash.client(uint8(tk.Proto), tk.Client, 0)
-	*k = key{
+	*k = Key{
 		hash:   t.hash.tuple(h, In, tk.Virtual, tk.VirtualPort),
 		shard:  uint32(h >> t.templateShift),
 		client: tk.Client.V4(), other: tk.Virtual.V4(), oport: tk.VirtualPort,
-		proto: uint8(tk.Proto), dir: In,
+		proto: uint8(tk.Proto), dir: In, known: true,
 	}
 	return true
 }

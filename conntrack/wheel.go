@@ -4,10 +4,10 @@ package conntrack
 // slot of time is over. A packet only writes its entry's deadline; when the slot comes, an entry with time left moves
 // on. So an entry is never dropped early, and late by no more than a slot: one whose deadline came closer moves at once.
 type wheel struct {
-	heads  [wheelSlots]uint32
 	pos    uint32 // the tick with which the slot begins that is looked at next
 	linked uint32 // entries in all slots
 	dying  uint32 // list of entries that are gone but for their counts
+	heads  *[wheelSlots]uint32
 }
 
 const (
