@@ -118,23 +118,12 @@ func (d *director) inject(port int, frame []byte) (out [2][][]byte) {
 
 // run steps worker and slow path until both are idle.
 func (d *director) run() (out [2][][]byte) {
-	for d.plane.workers[0].step(d.now) || len(d.plane.slow.queue) > 0 {
-		d.slowStep()
+	for d.plane.Step(d.now) {
 	}
-	d.slowStep()
 	for i := range out {
 		out[i] = append(d.mem[i].Sent(), d.slow[i].Sent()...)
 	}
 	return out
-}
-
-func (d *director) slowStep() {
-	select {
-	case q := <-d.plane.slow.queue:
-		d.plane.slow.step(d.now, &q)
-	default:
-		d.plane.slow.step(d.now, nil)
-	}
 }
 
 // verdicts are all paths' counts together, without the zeros.

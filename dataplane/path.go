@@ -184,21 +184,19 @@ func (w *path) deliver(q *port, f *link.Frame, p *packet.Packet, c *conntrack.Co
 	if c.Method == service.Tunnel {
 		mtu -= forward.TunnelLen
 	}
+	p.IPv4().DecTTL() // before a fragmentation-needed quotes it, as in the kernel
 	if v := w.fits(q, f, p, mtu, c.Virtual); v != verdictNone {
 		return v
 	}
 	switch c.Method {
 	case service.Route:
-		p.IPv4().DecTTL()
 		w.transmit(f, p, hop)
 		return ForwardedDR
 	case service.Masq:
 		forward.NATIn(p, f.Vnet(), c.Server, c.ServerPort)
-		p.IPv4().DecTTL()
 		w.transmit(f, p, hop)
 		return ForwardedNAT
 	case service.Tunnel:
-		p.IPv4().DecTTL()
 		return w.encapsulate(f, p, c, hop)
 	default:
 		return DropMethod

@@ -14,24 +14,25 @@ import (
 // rules names, for each package of the module, the others that its non-test code may import. "x/..." stands for x and all
 // below it. A new edge is a decision: write it here and say why in ARCHITECTURE.md.
 var rules = map[string][]string{
-	"packet":             {},
-	"service":            {"packet"},
-	"sched":              {"service", "packet"},
-	"conntrack":          {"service", "packet"},
-	"forward":            {"packet"},
-	"dataplane/link":     {"packet"},
-	"dataplane/nexthop":  {"packet"},
-	"dataplane/guard":    {"packet"},
-	"dataplane/fragment": {"packet", "forward"}, // cuts a whole datagram up again
-	"dataplane":          {"forward", "conntrack", "service", "packet", "dataplane/..."},
-	"control/api":        {"service"},
-	"control/ipvsadm":    {"control/api"},
-	"control":            {"control/api", "dataplane/...", "conntrack", "sched", "service", "packet"},
-	"lab":                {},
-	"cmd/uvsd":           {"control/...", "dataplane/...", "conntrack", "sched", "service", "packet"},
-	"cmd/uvsadm":         {"control/api", "control/ipvsadm"},
-	"lab/demo":           {"lab"},
-	"e2e":                {"lab"},
+	"packet":               {},
+	"service":              {"packet"},
+	"sched":                {"service", "packet"},
+	"conntrack":            {"service", "packet"},
+	"forward":              {"packet"},
+	"dataplane/link":       {"packet"},
+	"dataplane/nexthop":    {"packet"},
+	"dataplane/guard":      {"packet"},
+	"dataplane/fragment":   {"packet", "forward"}, // cuts a whole datagram up again
+	"dataplane":            {"forward", "conntrack", "service", "packet", "dataplane/..."},
+	"control/api":          {"service"},
+	"control/ipvsadm":      {"control/api"},
+	"control":              {"control/api", "dataplane/...", "conntrack", "sched", "service", "packet"},
+	"lab":                  {},
+	"cmd/uvsd":             {"control/...", "dataplane/...", "conntrack", "sched", "service", "packet"},
+	"cmd/uvsadm":           {"control/api", "control/ipvsadm"},
+	"lab/demo":             {"lab"},
+	"e2e":                  {"lab"},
+	"internal/conformance": {"control/...", "conntrack", "dataplane", "dataplane/link", "dataplane/nexthop", "packet", "service"},
 }
 
 // outside names the modules whose use is confined to some packages.

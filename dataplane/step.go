@@ -1,0 +1,20 @@
+package dataplane
+
+// Step runs every worker and the slow path by hand, one batch each, without blocking and as of now: what tests, the
+// simulator and benchmarks do instead of Run. It says whether there was anything to do.
+func (p *Plane) Step(now int64) (busy bool) {
+	for _, w := range p.workers {
+		busy = w.step(now) || busy
+	}
+	select {
+	case q := <-p.slow.queue:
+		p.slow.step(now, &q)
+		return true
+	case o := <-p.slow.sends:
+		p.slow.send(o)
+		return true
+	default:
+		p.slow.step(now, nil)
+		return busy
+	}
+}

@@ -1,0 +1,183 @@
+package conformance
+
+import (
+	"encoding/binary"
+	"encoding/hex"
+	"fmt"
+	"net/netip"
+	"strings"
+
+	"uvs/packet"
+)
+
+// sent is a frame that came out of the director, by wire.
+type sent struct {
+	wire  int
+	frame []byte
+}
+
+// described is a frame in the words of the recordings.
+type described map[string]any
+
+// describe reads a frame independently of the code under test, as far as the recordings do.
+func describe(s sent) described {
+	d := described{"if": "cli", "eth": station(packet.MAC(s.frame[:6]))}
+	if s.wire == 1 {
+		d["if"] = "rs"
+	}
+	switch binary.BigEndian.Uint16(s.frame[12:]) {
+	case packet.EtherIPv4:
+		describeIP(d, s.frame[14:], 0)
+	case packet.EtherARP:
+		d["arp"] = hex.EncodeToString(s.frame[14:42])
+	default:
+		d["raw"] = hex.EncodeToString(s.frame[14:])
+	}
+	return d
+}
+
+func station(m packet.MAC) string {
+	switch {
+	case m == clientGateway:
+		return "cgw"
+	case m == serverRouter:
+		return "rgw"
+	case m == directorClientSide:
+		return "dir0"
+	case m[0] == 2 && m[4] == 1:
+		return fmt.Sprintf("10.1.0.%d", m[5])
+	}
+	return m.String()
+}
+
+// describeIP adds an IPv4 packet to d; one quoted in an ICMP error (depth above 0) may be cut short.
+func describeIP(d described, b []byte, depth int) {
+	if len(b) < 20 || b[0]>>4 != 4 {
+		d["raw"] = hex.EncodeToString(b)
+		return
+	}
+	ihl, total := int(b[0]&15)*4, int(binary.BigEndian.Uint16(b[2:]))
+	src, dst := netip.AddrFrom4([4]byte(b[12:16])), netip.AddrFrom4([4]byte(b[16:20]))
+	frag := binary.BigEndian.Uint16(b[6:])
+	proto := b[9]
+	d["src"], d["dst"], d["ttl"], d["tos"] = src.String(), dst.String(), int(b[8]), int(b[1])
+	d["id"], d["len"], d["proto"] = int(binary.BigEndian.Uint16(b[4:])), total, int(proto)
+	if frag&0x4000 != 0 {
+		d["df"] = 1
+	}
+	if frag&0x2000 != 0 {
+		d["mf"] = 1
+	}
+	if frag&0x1fff != 0 {
+		d["off"] = int(frag&0x1fff) * 8
+	}
+	if packet.Fold(packet.Sum(b[:ihl], 0)) != 0xffff {
+		d["ipcsum"] = "bad"
+	}
+	p := b[ihl:min(total, len(b))]
+	if frag&0x1fff != 0 {
+		d["payload"] = len(p)
+		return
+	}
+	whole := frag&0x3fff == 0
+	switch {
+	case proto == packet.ProtoTCP && len(p) >= 8:
+		d["sport"], d["dport"] = int(binary.BigEndian.Uint16(p)), int(binary.BigEndian.Uint16(p[2:]))
+		d["seq"] = int(binary.BigEndian.Uint32(p[4:]))
+		if len(p) >= 20 {
+			d["ack"], d["fl"] = int(binary.BigEndian.Uint32(p[8:])), flagNames(p[13])
+			d["win"] = int(binary.BigEndian.Uint16(p[14:]))
+			if n := int(p[12]>>4) * 4; len(p) > n {
+				d["data"] = len(p) - n
+			}
+			if whole && depth == 0 {
+				d["csum"] = okBad(checksum(src, dst, proto, p) == 0)
+			}
+		}
+	case proto == packet.ProtoUDP && len(p) >= 8:
+		n := int(binary.BigEndian.Uint16(p[4:]))
+		d["sport"], d["dport"], d["data"] = int(binary.BigEndian.Uint16(p)), int(binary.BigEndian.Uint16(p[2:])), n-8
+		if whole && (depth == 0 || len(p) >= n) {
+			if p[6] == 0 && p[7] == 0 {
+				d["csum"] = "none"
+			} else {
+				d["csum"] = okBad(checksum(src, dst, proto, p[:min(n, len(p))]) == 0)
+			}
+		}
+	case proto == packet.ProtoICMP && len(p) >= 8:
+		d["icmp"] = fmt.Sprintf("%d/%d", p[0], p[1])
+		if whole && depth == 0 {
+			d["csum"] = okBad(packet.Fold(packet.Sum(p, 0)) == 0xffff)
+		}
+		if p[0] == 3 && p[1] == 4 {
+			d["mtu"] = int(binary.BigEndian.Uint16(p[6:]))
+		}
+		if strings.ContainsRune("\x03\x0b\x0c\x05\x04", rune(p[0])) {
+			inner := described{}
+			describeIP(inner, p[8:], depth+1)
+			d["inner"] = inner
+		}
+	case proto == packet.ProtoIPIP:
+		inner := described{}
+		describeIP(inner, p, 0)
+		d["inner"] = inner
+	}
+}
+
+func flagNames(f uint8) string {
+	var s strings.Builder
+	for i, c := range "FSRPAUEC" {
+		if f>>i&1 != 0 {
+			s.WriteRune(c)
+		}
+	}
+	return s.String()
+}
+
+func okBad(ok bool) string {
+	if ok {
+		return "ok"
+	}
+	return "bad"
+}
+
+// brief is where a packet went, in the recordings' one word.
+type brief struct {
+	To, Fwd, From string
+	NOut          int
+}
+
+func briefly(s *Step, out []sent) brief {
+	if len(out) == 0 {
+		return brief{To: "drop"}
+	}
+	var b brief
+	d := describe(out[0])
+	str := func(k string) string { v, _ := d[k].(string); return v }
+	num := func(k string) int { v, _ := d[k].(int); return v }
+	if out[0].wire == 1 {
+		switch virtual, _ := netip.ParseAddrPort(s.V); {
+		case num("proto") == packet.ProtoIPIP:
+			b = brief{To: str("dst"), Fwd: "tun"}
+		case s.V != "" && str("dst") == virtual.Addr().String():
+			b = brief{To: str("eth"), Fwd: "dr"}
+		case d["dport"] != nil:
+			b = brief{To: fmt.Sprintf("%s:%d", str("dst"), num("dport")), Fwd: "nat"}
+		default:
+			b = brief{To: str("dst"), Fwd: "?"}
+		}
+	} else {
+		switch {
+		case strings.HasPrefix(str("fl"), "R") && s.Dir != "rs":
+			b = brief{To: "rst"}
+		case d["icmp"] != nil:
+			b = brief{To: "icmp " + str("icmp")}
+		default:
+			b = brief{To: "client", From: fmt.Sprintf("%s:%d", str("src"), num("sport"))}
+		}
+	}
+	if len(out) > 1 {
+		b.NOut = len(out)
+	}
+	return b
+}

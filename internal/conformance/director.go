@@ -1,0 +1,221 @@
+package conformance
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"net/netip"
+	"strings"
+	"time"
+
+	"uvs/conntrack"
+	"uvs/control"
+	"uvs/control/api"
+	"uvs/control/ipvsadm"
+	"uvs/dataplane"
+	"uvs/dataplane/link"
+	"uvs/dataplane/nexthop"
+	"uvs/packet"
+	"uvs/service"
+)
+
+const second = int64(time.Second)
+
+// Director is uvs's packet path and control on in-memory links, in virtual time, in the place of the recorded kernel.
+type Director struct {
+	plane   *dataplane.Plane
+	control *control.Director
+	conns   *conntrack.Table
+	hops    *nexthop.Static
+	links   [2]*link.Mem // the worker's
+	slow    [2]*link.Mem // the slow path's
+	mtu     [2]int
+	now     int64
+}
+
+// NewDirector makes a director in the recorded topology.
+func NewDirector() (*Director, error) {
+	d := &Director{hops: new(nexthop.Static), now: 1_000_000 * second, mtu: [2]int{1500, 1500}}
+	servers := new(service.ServerIndex)
+	conns, err := conntrack.New(conntrack.Config{Servers: servers})
+	if err != nil {
+		return nil, err
+	}
+	d.conns = conns
+	macs := [2]packet.MAC{directorClientSide, directorServerSide}
+	for i, m := range macs {
+		d.links[i], d.slow[i] = link.NewMem(link.MemConfig{MAC: m}), link.NewMem(link.MemConfig{MAC: m})
+	}
+	d.plane, err = dataplane.New(dataplane.Config{
+		Ports: []dataplane.Port{
+			{Name: "cli", MAC: directorClientSide},
+			{Name: "rs", MAC: directorServerSide, Gateways: []netip.Prefix{netip.MustParsePrefix("10.1.0.1/24")}},
+		},
+		OpenRx: func(_, port int) (link.Link, error) { return d.links[port], nil },
+		OpenTx: func(port int) (link.Link, error) { return d.slow[port], nil },
+		Conns:  conns, NextHops: d.hops, AnnounceInterval: -1, AnswersPerSecond: 1 << 20,
+		Inner: dataplane.ForwardInnerTraffic, // the recorded host had ip_forward=1
+	})
+	if err != nil {
+		return nil, err
+	}
+	d.control = control.New(control.Config{
+		Servers: servers, Connections: conns, Counters: d.plane, Publish: d.plane.Publish, Now: func() int64 { return d.now },
+		IsLocal: func(a netip.Addr) bool {
+			return a.IsLoopback() || a == netip.MustParseAddr("10.9.0.1") || a == netip.MustParseAddr("10.1.0.1")
+		},
+		Version: api.Version{UVS: "test"},
+	})
+	d.routes()
+	return d, nil
+}
+
+// routes sets the next hops of the recorded topology.
+func (d *Director) routes() {
+	inside := packet.AddrFrom(addr("10.1.0.1"))
+	d.route("0.0.0.0/0", nexthop.Hop{Iface: 0, Dst: clientGateway, MTU: d.mtu[0], Source: packet.AddrFrom(addr("10.9.0.1"))})
+	d.route("10.2.0.0/16", nexthop.Hop{Iface: 1, Dst: serverRouter, MTU: d.mtu[1], Source: inside})
+	for n := range byte(20) {
+		rip := netip.AddrFrom4([4]byte{10, 1, 0, 11 + n})
+		d.route(netip.PrefixFrom(rip, 32).String(), nexthop.Hop{Iface: 1, Dst: serverMAC(11 + n), MTU: d.mtu[1], Source: inside})
+	}
+}
+
+func (d *Director) route(prefix string, hop nexthop.Hop) {
+	d.hops.SetPrefix(netip.MustParsePrefix(prefix), &hop, nexthop.Ready)
+}
+
+// Close gives everything back.
+func (d *Director) Close() error { return d.plane.Close() }
+
+// Inject runs a frame to its end and returns what came out. Announcements are left out: the kernel makes none.
+func (d *Director) Inject(wire int, frame []byte) []sent {
+	d.drain()
+	d.links[wire].Inject(frame)
+	return d.drain()
+}
+
+func (d *Director) drain() (out []sent) {
+	for d.plane.Step(d.now) {
+	}
+	for _, side := range [][2]*link.Mem{d.links, d.slow} {
+		for wire, l := range side {
+			for _, f := range l.Sent() {
+				if f = f[packet.VnetLen:]; (*packet.Eth)(f).Type() != packet.EtherARP {
+					out = append(out, sent{wire, f})
+				}
+			}
+		}
+	}
+	return out
+}
+
+// Pass lets time pass, a tenth of a second at a time, so that timers are late by no more.
+func (d *Director) Pass(span time.Duration) {
+	for span > 0 {
+		step := min(span, 100*time.Millisecond)
+		d.now += int64(step)
+		span -= step
+		d.drain()
+	}
+}
+
+// IPVSAdm runs an ipvsadm command line.
+func (d *Director) IPVSAdm(line, stdin string) (stdout, stderr string, status int) {
+	var out, errs bytes.Buffer
+	p := ipvsadm.Program{Name: "ipvsadm", Backend: d.control, Stdin: strings.NewReader(stdin), Stdout: &out, Stderr: &errs}
+	status = p.Run(context.Background(), strings.Fields(line))
+	return out.String(), errs.String(), status
+}
+
+// Counts are the servers of each service in the kernel's order: address, method, weight, active and inactive connections.
+func (d *Director) Counts() (map[string][][]any, error) {
+	services, err := d.control.Services(context.Background(), nil)
+	if err != nil {
+		return nil, err
+	}
+	counts := make(map[string][][]any)
+	for _, s := range services {
+		name := fmt.Sprintf("%s %s:%d", strings.ToUpper(s.Protocol), s.Address, s.Port)
+		if s.FWMark != 0 {
+			name = fmt.Sprintf("FWM %d", s.FWMark)
+		}
+		list := [][]any{}
+		for _, r := range s.Servers {
+			list = append(list, []any{
+				netip.AddrPortFrom(r.Address, r.Port).String(), methodName(r.Config.Method), float64(r.Config.Weight),
+				float64(r.Active), float64(r.Inactive),
+			})
+		}
+		counts[name] = list
+	}
+	return counts, nil
+}
+
+func methodName(m string) string {
+	return map[string]string{"masq": "Masq", "route": "Route", "tunnel": "Tunnel", "local": "Local"}[m]
+}
+
+// Conns are all entries of the connection table, as /proc/net/ip_vs_conn has them: protocol, client, virtual address, server,
+// state and whole seconds to live.
+func (d *Director) Conns() ([][]any, error) {
+	var list [][]any
+	err := d.control.Connections(context.Background(), api.ConnectionFilter{}, func(c *api.Connection) error {
+		list = append(list, []any{
+			strings.ToUpper(c.Protocol), c.Client.String(), c.Virtual.String(), c.Server.String(), c.State, float64(c.ExpiresSeconds),
+		})
+		return nil
+	})
+	return list, err
+}
+
+// Sysctl sets one of the settings below net.ipv4.
+func (d *Director) Sysctl(name string, v int) error {
+	s := d.conns.Settings()
+	switch name {
+	case "vs.expire_nodest_conn":
+		s.ExpireNodestConn = v != 0
+	case "vs.expire_quiescent_template":
+		s.ExpireQuiescentTemplate = v != 0
+	case "vs.conn_reuse_mode":
+		s.ConnReuseMode = v
+	case "vs.secure_tcp":
+		s.SecureTCP = v != 0
+	default:
+		return fmt.Errorf("setting %s is not known", name)
+	}
+	d.conns.SetSettings(s)
+	return nil
+}
+
+// Shell does what a recorded shell command did to the director's surroundings.
+func (d *Director) Shell(line string) error {
+	for command := range strings.SplitSeq(line, ";") {
+		if err := d.shell(strings.Fields(command)); err != nil {
+			return fmt.Errorf("%q: %w", command, err)
+		}
+	}
+	return nil
+}
+
+func (d *Director) shell(f []string) error {
+	var n int
+	switch {
+	case len(f) == 6 && f[0] == "ip" && f[1] == "link" && f[4] == "mtu":
+		if _, err := fmt.Sscan(f[5], &n); err != nil {
+			return err
+		}
+		d.mtu[map[string]int{"vec0": 0, "vec1": 1}[f[3]]] = n
+		d.routes()
+		return nil
+	case len(f) == 4 && f[0] == "echo" && f[2] == ">":
+		name, ok := strings.CutPrefix(f[3], "/proc/sys/net/ipv4/")
+		if _, err := fmt.Sscan(f[1], &n); err != nil || !ok {
+			return fmt.Errorf("not a setting")
+		}
+		return d.Sysctl(strings.ReplaceAll(name, "/", "."), n)
+	case len(f) > 2 && f[0] == "ip" && f[1] == "route":
+		return nil // only looks
+	}
+	return fmt.Errorf("nothing stands for this command")
+}
