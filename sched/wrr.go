@@ -21,7 +21,13 @@ import (
 type wrr struct {
 	params atomic.Pointer[wrrParams]
 	state  atomic.Uint64 // wrrState
-	ready  bool          // control's: the first Prepare has been
+
+	// The rest belongs to Changed and Prepare. Changes gather here, so that requests don't meet half of them.
+	weights map[*service.RealServer]int32
+	counts  map[int32]int // how many servers have a weight above 0
+	next    wrrParams
+	bar     int64
+	changed bool // next and bar are to be put into force
 }
 
 // wrrParams derive from the weights.
@@ -39,7 +45,7 @@ func (s wrrState) after() int { return int(s >> 32) }
 func (s wrrState) bar() int64 { return int64(uint32(s)) }
 
 func newWRR() *wrr {
-	w := new(wrr)
+	w := &wrr{counts: map[int32]int{}}
 	w.params.Store(&wrrParams{step: 1})
 	return w
 }
@@ -52,15 +58,15 @@ func (w *wrr) Pick(_ *service.Request, servers []*service.RealServer) *service.R
 		if p.top == 0 {
 			return nil
 		}
-		rs, now := p.next(servers, was)
+		rs, now := p.pick(servers, was)
 		if w.state.CompareAndSwap(uint64(was), uint64(now)) {
 			return rs
 		}
 	}
 }
 
-// next is the decision: the server, and the state after it.
-func (p *wrrParams) next(servers []*service.RealServer, s wrrState) (*service.RealServer, wrrState) {
+// pick is the decision: the server, and the state after it.
+func (p *wrrParams) pick(servers []*service.RealServer, s wrrState) (*service.RealServer, wrrState) {
 	first := s.after() // 0 when this request starts at the head
 	if first > len(servers) {
 		first = 0 // a worker that still holds a shorter list
@@ -111,40 +117,78 @@ func (w *wrr) Changed(c service.Change) {
 	if c.Kind == service.ServiceEdited {
 		return
 	}
-	p := wrrParamsOf(c.After)
-	bar := wrrState(w.state.Load()).bar()
-	if bar == 0 || bar > p.top {
-		bar = p.top
-	} else if p.step > 1 {
-		bar = bar/p.step*p.step + 1
+	if !w.changed {
+		w.changed = true
+		w.bar = wrrState(w.state.Load()).bar()
 	}
-	w.params.Store(p)
-	w.state.Store(uint64(makeWRRState(0, bar)))
+	if w.weights == nil {
+		w.weigh(c.After)
+	} else {
+		w.reweigh(c)
+	}
+	if w.bar == 0 || w.bar > w.next.top {
+		w.bar = w.next.top
+	} else if w.next.step > 1 {
+		w.bar = w.bar/w.next.step*w.next.step + 1
+	}
 }
 
 // Prepare implements service.Scheduler. The first one starts the sequence: the bar at the top, the cursor at the head.
 func (w *wrr) Prepare(servers []*service.RealServer) {
-	if w.ready {
-		return
+	if w.weights == nil {
+		w.weigh(servers)
+		w.bar, w.changed = w.next.top, true
 	}
-	w.ready = true
-	p := wrrParamsOf(servers)
-	w.params.Store(p)
-	w.state.Store(uint64(makeWRRState(0, p.top)))
+	if w.changed {
+		w.changed = false
+		p := w.next
+		w.params.Store(&p)
+		w.state.Store(uint64(makeWRRState(0, w.bar)))
+	}
 }
 
-func wrrParamsOf(servers []*service.RealServer) *wrrParams {
-	var divisor, heaviest int64
+// weigh takes up a whole list.
+func (w *wrr) weigh(servers []*service.RealServer) {
+	w.weights = make(map[*service.RealServer]int32, len(servers))
 	for _, rs := range servers {
-		if w := int64(rs.StagedWeight()); w > 0 {
-			heaviest = max(heaviest, w)
-			if divisor != 1 {
-				divisor = gcd(divisor, w)
-			}
+		w.put(rs)
+	}
+	w.derive()
+}
+
+// reweigh takes up one change. Ten thousand changes to one service in a row must not look at the whole list each time.
+func (w *wrr) reweigh(c service.Change) {
+	old, had := w.weights[c.Server]
+	if had && old > 0 {
+		if w.counts[old]--; w.counts[old] == 0 {
+			delete(w.counts, old)
 		}
 	}
+	if c.Kind == service.ServerRemoved {
+		delete(w.weights, c.Server)
+	} else {
+		w.put(c.Server)
+	}
+	w.derive()
+}
+
+func (w *wrr) put(rs *service.RealServer) {
+	weight := rs.StagedWeight()
+	w.weights[rs] = weight
+	if weight > 0 {
+		w.counts[weight]++
+	}
+}
+
+// derive makes the parameters from the different weights there are.
+func (w *wrr) derive() {
+	var divisor, heaviest int64
+	for weight := range w.counts {
+		heaviest = max(heaviest, int64(weight))
+		divisor = gcd(divisor, int64(weight))
+	}
 	divisor = max(divisor, 1)
-	return &wrrParams{top: heaviest - (divisor - 1), step: divisor}
+	w.next = wrrParams{top: heaviest - (divisor - 1), step: divisor}
 }
 
 // gcd is the greatest common divisor; gcd(0, b) is b.

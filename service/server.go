@@ -253,5 +253,8 @@ func (x *ServerIndex) At(i uint32) *RealServer {
 	return c[i&(chunkSize-1)].Load()
 }
 
+// Free is how many more servers can be added.
+func (x *ServerIndex) Free() int { return maxChunks*chunkSize - int(x.next) + len(x.free) }
+
 // Cap is one more than the highest slot ever given out: the length that counter arrays need.
 func (x *ServerIndex) Cap() int { return int(x.next) }

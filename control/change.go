@@ -1,0 +1,295 @@
+package control
+
+import (
+	"context"
+	"net/netip"
+
+	"go.uber.org/zap"
+
+	"uvs/control/api"
+	"uvs/service"
+)
+
+// Change implements api.Backend. Everything that req's operations do becomes visible to the packet path by one swap:
+// lists of services and servers strictly so; the weights of servers that stay are stored just beside the swap, those
+// that rise before it and those that fall after, so that no service is for a moment without a server that both the old
+// and the new state give it.
+func (d *Director) Change(ctx context.Context, req *api.ChangeRequest) (*api.ChangeReply, error) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if err := ctx.Err(); err != nil {
+		return nil, err
+	}
+	p := &plan{d: d, services: map[service.Key]*planned{}}
+	reply := &api.ChangeReply{Results: make([]api.OpResult, len(req.Ops))}
+	for i := range req.Ops {
+		err := p.add(&req.Ops[i])
+		if err == nil {
+			continue
+		}
+		reply.Results[i].Error = err
+		if req.OnError == api.Continue {
+			continue
+		}
+		untried := reply.Results[i+1:]
+		if req.OnError != api.Stop {
+			p.effects = nil
+			skip(reply.Results[:i], "undone: operation %d of the change was refused", i+1)
+		}
+		skip(untried, "not tried: operation %d of the change was refused", i+1)
+		break
+	}
+	if len(p.effects) > 0 {
+		d.applyLocked(p.effects)
+	}
+	return reply, nil
+}
+
+func skip(results []api.OpResult, format string, args ...any) {
+	for i := range results {
+		results[i].Error = api.Errorf(api.Skipped, format, args...)
+	}
+}
+
+// commit is a change while it is being applied: what must wait for the swap.
+type commit struct {
+	d        *Director
+	dirty    map[*virtual]struct{} // services to be built anew
+	services bool                  // services came or went
+	edits    []edit
+	removed  map[*service.RealServer]struct{} // no longer available after the swap
+	fresh    []uint32                         // service slots to start from zero though connections count there
+}
+
+// edit is a change to a server that packets are sent to already. The weight is staged.
+type edit struct {
+	rs           *service.RealServer
+	method       service.Method
+	encap        service.Encap
+	upper, lower uint32
+}
+
+// applyLocked carries out what a plan accepted and publishes the result.
+func (d *Director) applyLocked(effects []effect) {
+	c := &commit{d: d, dirty: map[*virtual]struct{}{}, removed: map[*service.RealServer]struct{}{}}
+	for i := range effects {
+		c.apply(&effects[i])
+	}
+	if len(c.fresh) > 0 {
+		d.estimateFreshLocked(c.fresh)
+	}
+	d.revision++
+	d.cfg.Log.Debug("configuration changed", zap.Uint64("revision", d.revision), zap.Int("operations", len(effects)))
+	if len(c.dirty) == 0 && !c.services {
+		return
+	}
+	if c.services {
+		kept := make([]*virtual, 0, len(d.services))
+		for _, v := range d.order {
+			if !v.gone {
+				kept = append(kept, v)
+			}
+		}
+		d.order = kept
+	}
+	for i := range c.edits { // before the schedulers' tables may lead to them
+		if rs := c.edits[i].rs; rs.StagedWeight() > rs.Weight() {
+			rs.CommitWeight()
+		}
+	}
+	for v := range c.dirty {
+		if !v.gone {
+			v.build()
+		}
+	}
+	services := make([]*service.VirtualService, len(d.order))
+	for i, v := range d.order {
+		services[i] = v.published
+	}
+	c.publish(service.NewTable(services, d.cfg.Servers, d.revision))
+}
+
+// publish swaps the table and puts into force what belongs to it.
+func (c *commit) publish(t *service.Table) {
+	for i := range c.edits {
+		e := &c.edits[i]
+		e.rs.SetMethod(e.method)
+		e.rs.SetEncap(e.encap)
+		e.rs.SetThresholds(e.upper, e.lower)
+	}
+	c.d.publishLocked(t)
+	for i := range c.edits {
+		c.edits[i].rs.CommitWeight()
+	}
+	for rs := range c.removed {
+		rs.SetAvailable(false)
+	}
+	if len(c.removed) > 0 {
+		c.d.cfg.Connections.ExpireRemoved()
+	}
+}
+
+func (c *commit) apply(e *effect) {
+	d := c.d
+	switch v := d.services[e.key]; e.kind {
+	case api.AddService:
+		c.addService(e)
+	case api.EditService:
+		c.editService(v, &e.service)
+	case api.DeleteService:
+		c.deleteService(v)
+	case api.AddServer:
+		c.addServer(v, e)
+	case api.EditServer:
+		s := v.servers[e.addr]
+		s.config = e.server
+		s.rs.StageWeight(e.server.weight)
+		c.edit(s)
+		c.tell(v, service.ServerEdited, s.rs, v.list.all())
+	case api.DeleteServer:
+		s := v.servers[e.addr]
+		before := v.list.all()
+		v.list.remove(s.rs)
+		delete(v.servers, e.addr)
+		c.discard(v, s.rs)
+		c.tell(v, service.ServerRemoved, s.rs, before)
+	case api.Flush:
+		for _, v := range d.order {
+			if !v.gone {
+				c.deleteService(v)
+			}
+		}
+	case api.ZeroCounters:
+		if e.key != (service.Key{}) {
+			d.zeroLocked(v)
+			return
+		}
+		for _, v := range d.services {
+			d.zeroLocked(v)
+		}
+	case api.SetTimeouts:
+		d.cfg.Connections.SetTimeouts(seconds(e.timeouts.TCP), seconds(e.timeouts.TCPFin), seconds(e.timeouts.UDP))
+	}
+}
+
+func (c *commit) addService(e *effect) {
+	index, stale := c.d.slots.take(e.key)
+	if stale {
+		// Connections of the service that was deleted count here from now on; what they counted before doesn't show.
+		c.fresh = append(c.fresh, index)
+	} else {
+		c.d.stats.assignService(index)
+	}
+	v := &virtual{key: e.key, index: index, config: e.service, servers: map[netip.AddrPort]*server{}}
+	v.newScheduler(&c.d.cfg)
+	c.d.services[e.key] = v
+	c.d.order = append(c.d.order, v)
+	c.dirty[v] = struct{}{}
+	c.services = true
+}
+
+func (c *commit) editService(v *virtual, config *serviceConfig) {
+	another := v.config.scheduler != config.scheduler
+	v.config = *config
+	if another {
+		v.newScheduler(&c.d.cfg)
+	}
+	c.tell(v, service.ServiceEdited, nil, v.list.all())
+}
+
+// newScheduler starts the scheduler's state afresh. Its name has been checked.
+func (v *virtual) newScheduler(cfg *Config) {
+	s, err := cfg.Sched.New(v.config.scheduler, v.config.flags)
+	if err != nil {
+		panic("control: " + err.Error())
+	}
+	if v.sched = s; s != nil {
+		s.Prepare(v.list.all())
+	}
+}
+
+func (c *commit) deleteService(v *virtual) {
+	for _, rs := range v.list.all() {
+		c.discard(v, rs)
+	}
+	v.gone, c.services = true, true
+	delete(c.d.services, v.key)
+	c.d.slots.give(v.key, v.index, c.d.trash.of[v.key] > 0)
+}
+
+func (c *commit) addServer(v *virtual, e *effect) {
+	rs, owner := c.d.trash.take(v.key, e.addr)
+	s := &server{rs: rs, config: e.server}
+	switch {
+	case rs == nil:
+		rs = service.NewRealServer(v.key, e.addr, c.method(s.config.method, e.addr.Addr()), e.server.weight)
+		if err := c.d.cfg.Servers.Add(rs); err != nil {
+			panic("control: " + err.Error()) // the plan made sure that there is room
+		}
+		rs.SetEncap(e.server.encap)
+		rs.SetThresholds(e.server.upper, e.server.lower)
+		s.rs = rs
+		c.d.stats.assignServer(rs.Index)
+	default:
+		// Its connections know it still: they go on, and its counters too unless the service is another one by now.
+		if owner != v {
+			c.d.stats.zeroServer(rs.Index)
+		}
+		rs.Readmit(e.server.weight)
+		c.edit(s)
+		if _, thisChange := c.removed[rs]; thisChange {
+			delete(c.removed, rs)
+		} else {
+			rs.CommitWeight()
+			rs.SetAvailable(true)
+		}
+	}
+	v.servers[e.addr] = s
+	before := v.list.all()
+	v.list.prepend(rs)
+	c.tell(v, service.ServerAdded, rs, before)
+}
+
+// edit notes the settings of s for the swap.
+func (c *commit) edit(s *server) {
+	c.edits = append(c.edits, edit{
+		rs: s.rs, method: c.method(s.config.method, s.rs.Addr.Addr()), encap: s.config.encap,
+		upper: s.config.upper, lower: s.config.lower,
+	})
+}
+
+// method is how packets are forwarded to a server: an address of the director's own is always Local.
+func (c *commit) method(m service.Method, rip netip.Addr) service.Method {
+	if c.d.cfg.IsLocal(rip) {
+		return service.Local
+	}
+	return m
+}
+
+// discard moves a server out of its service: to the trash, from where it may come back.
+func (c *commit) discard(v *virtual, rs *service.RealServer) {
+	c.removed[rs] = struct{}{}
+	c.d.trash.put(v, rs)
+}
+
+// tell tells the scheduler of a change that v's list has undergone.
+func (c *commit) tell(v *virtual, kind service.ChangeKind, rs *service.RealServer, before []*service.RealServer) {
+	if v.sched != nil {
+		v.sched.Changed(service.Change{Kind: kind, Server: rs, Before: before, After: v.list.all(), Flags: v.config.flags})
+	}
+	c.dirty[v] = struct{}{}
+}
+
+// build makes the service that the next table will have.
+func (v *virtual) build() {
+	list := v.list.all()
+	if v.sched != nil {
+		v.sched.Prepare(list)
+	}
+	mask4, prefixLen := v.config.netmask(v.key.Addr.Addr().Is6())
+	v.published = &service.VirtualService{
+		Key: v.key, Scheduler: v.sched, SchedulerName: v.config.scheduler, SchedFlags: v.config.flags,
+		Persistence: v.config.persistence, Netmask: mask4, PrefixLen: prefixLen, OnePacket: v.config.onePacket,
+		PersistenceEngine: v.config.engine, Index: v.index, Servers: list,
+	}
+}

@@ -1,0 +1,156 @@
+// Package control holds the desired state of a director: virtual services, their real servers, timeouts. It validates
+// each change whole, builds a new service.Table and publishes it by one swap; the packet path reads nothing else. It
+// implements the API's backend.
+//
+// What has an identity keeps it through every change: a virtual service its scheduler's state and its counters, a real
+// server its connections and counters, even when it was removed and comes back before its last connection is gone.
+package control
+
+import (
+	"context"
+	"net/netip"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"go.uber.org/zap"
+
+	"uvs/conntrack"
+	"uvs/control/api"
+	"uvs/sched"
+	"uvs/service"
+)
+
+// Counters is what the packet path counted.
+type Counters interface {
+	// AddCounters adds to services[i] and servers[i] what was counted for the virtual service and the real server with
+	// that Index since the process began. Slots beyond those it knows are left alone. It is called every two seconds and
+	// with changes that give slots away anew; it must not keep the slices.
+	AddCounters(services, servers []service.Counters)
+}
+
+// Connections is the part of the connection table that control needs; *conntrack.Table has it all.
+type Connections interface {
+	Walk(now int64, yield func(*conntrack.Conn) bool)
+	Stats() conntrack.Stats
+	Timeouts() conntrack.Timeouts
+	SetTimeouts(tcp, tcpFin, udp time.Duration)
+	ExpireRemoved()
+}
+
+// Config is what a Director is made of.
+type Config struct {
+	// Servers gives real servers their numbers. It is the one that the connection table resolves them by. Required.
+	Servers *service.ServerIndex
+	// Connections is the connection table. Required.
+	Connections Connections
+	// Counters is what the packet path counted. Required.
+	Counters Counters
+	// Publish brings a new table to the packet path; it returns when every packet received from then on meets it. It is
+	// never called by two goroutines at once. nil: readers call Director.Table.
+	Publish func(*service.Table)
+	// Now is the clock of the connection table's deadlines, in nanoseconds. Required.
+	Now func() int64
+	// IsLocal says that an address is the director's own: its real servers are given the forwarding method Local,
+	// whatever method was asked for. It is asked when a server is added or edited. nil: no address is.
+	IsLocal func(netip.Addr) bool
+	// CanServe and CanForward say why the packet path cannot do something yet; it is then refused as unsupported. nil
+	// functions and nil errors allow everything.
+	CanServe   func(k service.Key, c *api.ServiceConfig) error
+	CanForward func(k service.Key, rip netip.Addr, c *api.ServerConfig) error
+	// Sched holds the settings of schedulers.
+	Sched sched.Config
+	// FillStatus fills in what control doesn't know of: everything but Revision and the counts of services, servers,
+	// connections and templates. nil: nothing.
+	FillStatus func(*api.Status)
+	// Version is what runs, for the API. ConnTableSize 0 means 4096, IPVS "" means "1.2.1".
+	Version api.Version
+	// Log reports changes at debug level. nil: nothing.
+	Log *zap.Logger
+}
+
+// Director is the desired state and its way into the packet path. Its methods may be called by many goroutines.
+type Director struct {
+	cfg   Config
+	table atomic.Pointer[service.Table]
+
+	// mu serialises changes; reading needs it shared. It is held while a table is built, never for longer.
+	mu       sync.RWMutex
+	order    []*virtual // in the order they were added
+	services map[service.Key]*virtual
+	revision uint64
+	trash    trash
+	slots    serviceSlots
+	stats    estimator
+}
+
+// virtual is a virtual service of the desired state. All but key and index is guarded by Director.mu.
+type virtual struct {
+	key     service.Key
+	index   uint32
+	config  serviceConfig
+	sched   service.Scheduler
+	list    serverList
+	servers map[netip.AddrPort]*server
+	// published is the service as the table in force has it, nil when it is to be built anew.
+	published *service.VirtualService
+	gone      bool
+}
+
+// server is a real server of the desired state.
+type server struct {
+	rs     *service.RealServer
+	config serverConfig
+}
+
+// New returns a Director without services, and publishes the empty table.
+func New(cfg Config) *Director {
+	if cfg.Version.IPVS == "" {
+		cfg.Version.IPVS = "1.2.1"
+	}
+	if cfg.Version.ConnTableSize == 0 {
+		cfg.Version.ConnTableSize = 4096
+	}
+	if cfg.IsLocal == nil {
+		cfg.IsLocal = func(netip.Addr) bool { return false }
+	}
+	if cfg.Log == nil {
+		cfg.Log = zap.NewNop()
+	}
+	d := &Director{cfg: cfg, services: map[service.Key]*virtual{}, trash: newTrash(), slots: newServiceSlots()}
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.publishLocked(service.NewTable(nil, cfg.Servers, 0))
+	return d
+}
+
+// Table is the table in force.
+func (d *Director) Table() *service.Table { return d.table.Load() }
+
+func (d *Director) publishLocked(t *service.Table) {
+	d.table.Store(t)
+	if d.cfg.Publish != nil {
+		d.cfg.Publish(t)
+	}
+}
+
+// Run does what has to be done from time to time until ctx ends: counters are read and rates estimated every two
+// seconds, removed servers without connections are forgotten every minute. Without it counters stand still.
+func (d *Director) Run(ctx context.Context) {
+	tick := time.NewTicker(estimateInterval)
+	defer tick.Stop()
+	for n := 1; ; n++ {
+		select {
+		case <-ctx.Done():
+			return
+		case now := <-tick.C:
+			d.mu.Lock()
+			d.estimateLocked()
+			d.slots.tick()
+			if n%int(trashInterval/estimateInterval) == 0 {
+				d.emptyTrashLocked(now)
+			}
+			d.mu.Unlock()
+		}
+	}
+}

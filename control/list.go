@@ -1,0 +1,132 @@
+package control
+
+import (
+	"context"
+	"net/netip"
+
+	"uvs/conntrack"
+	"uvs/control/api"
+	"uvs/packet"
+	"uvs/service"
+)
+
+var _ api.Backend = (*Director)(nil)
+
+// Services implements api.Backend. Services come in the order they were added: the kernel's own order is that of a hash
+// table with a random key, which is no order to keep.
+func (d *Director) Services(ctx context.Context, key *api.ServiceKey) ([]api.Service, error) {
+	d.mu.RLock()
+	defer d.mu.RUnlock()
+	if err := ctx.Err(); err != nil {
+		return nil, err
+	}
+	if key != nil {
+		v := d.services[keyOf(key)]
+		if v == nil {
+			return nil, tried(errNoService, "list virtual service %v", key)
+		}
+		return []api.Service{d.describeLocked(v)}, nil
+	}
+	list := make([]api.Service, len(d.order))
+	for i, v := range d.order {
+		list[i] = d.describeLocked(v)
+	}
+	return list, nil
+}
+
+func (d *Director) describeLocked(v *virtual) api.Service {
+	out := api.Service{ServiceKey: apiKey(v.key), Config: v.config.api(), Servers: make([]api.Server, 0, len(v.servers))}
+	out.Stats, out.Rates = d.stats.services[v.index].shown()
+	for _, rs := range v.list.all() {
+		s := v.servers[rs.Addr]
+		row := api.Server{
+			ServerKey: api.ServerKey{Address: rs.Addr.Addr(), Port: rs.Addr.Port()}, Config: s.config.api(),
+			Active: count(rs.Active()), Inactive: count(rs.Inactive()), Persistent: count(rs.Persistent()),
+		}
+		row.Stats, row.Rates = d.stats.servers[rs.Index].shown()
+		out.Servers = append(out.Servers, row)
+	}
+	return out
+}
+
+// count shows a counter that two workers move one after the other: it may be below 0 for a moment.
+func count(n int32) uint64 { return uint64(max(n, 0)) }
+
+// Connections implements api.Backend.
+func (d *Director) Connections(ctx context.Context, filter api.ConnectionFilter, yield func(*api.Connection) error) error {
+	only := uint32(service.NoServer)
+	if filter.Service != nil {
+		d.mu.RLock()
+		v := d.services[keyOf(filter.Service)]
+		d.mu.RUnlock()
+		if v == nil {
+			return tried(errNoService, "list connections of %v", filter.Service)
+		}
+		only = v.index
+	}
+	now := d.cfg.Now()
+	var err error
+	d.cfg.Connections.Walk(now, func(c *conntrack.Conn) bool {
+		if err = ctx.Err(); err != nil {
+			return false
+		}
+		if filter.Service != nil && c.Service != only {
+			return true
+		}
+		err = yield(connection(c, now))
+		return err == nil
+	})
+	return err
+}
+
+func connection(c *conntrack.Conn, now int64) *api.Connection {
+	proto := c.Proto.String()
+	if c.Proto == 0 {
+		proto = api.IP
+	}
+	return &api.Connection{
+		Protocol:       proto,
+		Client:         addrPort(c.Client, c.ClientPort),
+		Virtual:        addrPort(c.Virtual, c.VirtualPort),
+		Server:         addrPort(c.Server, c.ServerPort),
+		State:          c.State.String(),
+		ExpiresSeconds: uint32(max(c.Expires-now, 0) / 1e9),
+		Template:       c.Flags&conntrack.Template != 0,
+	}
+}
+
+// addrPort keeps an all-zero address, of a masked client say, what it is; packet's own conversion makes it no address.
+func addrPort(a packet.Addr, port uint16) netip.AddrPort {
+	return netip.AddrPortFrom(netip.AddrFrom16(a.As16()).Unmap(), port)
+}
+
+// Timeouts implements api.Backend.
+func (d *Director) Timeouts(ctx context.Context) (api.Timeouts, error) {
+	t := d.cfg.Connections.Timeouts()
+	return api.Timeouts{
+		TCP: uint32(t.TCP.Seconds()), TCPFin: uint32(t.TCPFin.Seconds()), UDP: uint32(t.UDP.Seconds()),
+	}, ctx.Err()
+}
+
+// Daemons implements api.Backend: connection sync is not in this version.
+func (d *Director) Daemons(ctx context.Context) ([]api.Daemon, error) { return nil, ctx.Err() }
+
+// Status implements api.Backend.
+func (d *Director) Status(ctx context.Context) (*api.Status, error) {
+	s := &api.Status{Version: d.cfg.Version.UVS}
+	if d.cfg.FillStatus != nil {
+		d.cfg.FillStatus(s)
+	}
+	conns := d.cfg.Connections.Stats()
+	s.Connections, s.Templates = uint64(conns.Conns), uint64(conns.Templates)
+	d.mu.RLock()
+	defer d.mu.RUnlock()
+	s.Revision, s.Services = d.revision, len(d.order)
+	for _, v := range d.order {
+		s.Servers += len(v.servers)
+	}
+	return s, ctx.Err()
+}
+
+// Version implements api.Backend.
+func (d *Director) Version(ctx context.Context) (api.Version, error) { return d.cfg.Version, ctx.Err() }
