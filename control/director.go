@@ -82,6 +82,7 @@ type Director struct {
 	trash    trash
 	slots    serviceSlots
 	stats    estimator
+	ticks    int
 }
 
 // virtual is a virtual service of the desired state. All but key and index is guarded by Director.mu.
@@ -134,23 +135,28 @@ func (d *Director) publishLocked(t *service.Table) {
 	}
 }
 
-// Run does what has to be done from time to time until ctx ends: counters are read and rates estimated every two
-// seconds, removed servers without connections are forgotten every minute. Without it counters stand still.
+// Run calls Tick every two seconds until ctx ends. Without it counters stand still.
 func (d *Director) Run(ctx context.Context) {
 	tick := time.NewTicker(estimateInterval)
 	defer tick.Stop()
-	for n := 1; ; n++ {
+	for {
 		select {
 		case <-ctx.Done():
 			return
 		case now := <-tick.C:
-			d.mu.Lock()
-			d.estimateLocked()
-			d.slots.tick()
-			if n%int(trashInterval/estimateInterval) == 0 {
-				d.emptyTrashLocked(now)
-			}
-			d.mu.Unlock()
+			d.Tick(now)
 		}
+	}
+}
+
+// Tick does what is due every two seconds: counters are read and rates estimated; every thirtieth time removed servers
+// without connections are forgotten. Run calls it; in virtual time the caller does.
+func (d *Director) Tick(now time.Time) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.estimateLocked()
+	d.slots.tick()
+	if d.ticks++; d.ticks%int(trashInterval/estimateInterval) == 0 {
+		d.emptyTrashLocked(now)
 	}
 }
