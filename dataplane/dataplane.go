@@ -93,6 +93,7 @@ type Plane struct {
 	table   atomic.Pointer[service.Table]
 	workers []*worker
 	slow    *slowPath
+	mtus    pathMTUs
 	running atomic.Bool
 }
 

@@ -30,7 +30,11 @@ func (w *path) icmp(q *port, f *link.Frame) Verdict {
 		w.sendBack(q, f, p)
 		return AnsweredEcho
 	case h.IsError() && !w.table.Empty():
-		if packet.DecodeQuoted(p.Frame[p.L4+packet.ICMPLen:], &w.quoted) {
+		quote := p.Frame[p.L4+packet.ICMPLen:]
+		if v := w.tunnelError(h, quote); v != verdictNone {
+			return v
+		}
+		if packet.DecodeQuoted(quote, &w.quoted) {
 			if v := w.icmpError(q, f); v != verdictNone {
 				return v
 			}

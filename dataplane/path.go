@@ -182,7 +182,7 @@ func (w *path) deliver(q *port, f *link.Frame, p *packet.Packet, c *conntrack.Co
 	}
 	mtu := hop.MTU
 	if c.Method == service.Tunnel {
-		mtu -= forward.TunnelLen
+		mtu = w.tunnelMTU(c, hop)
 	}
 	p.IPv4().DecTTL() // before a fragmentation-needed quotes it, as in the kernel
 	if v := w.fits(q, f, p, mtu, c.Virtual); v != verdictNone {

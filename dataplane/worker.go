@@ -155,6 +155,9 @@ func (w *worker) handle(q *port, f *link.Frame) Verdict {
 func (w *worker) notToUs(q *port, f *link.Frame, eth *packet.Eth) Verdict {
 	switch {
 	case !eth.Dst().IsGroup():
+		if f.Type == unix.PACKET_HOST {
+			return w.toHost(f.Eth())
+		}
 		return PassForeignMAC
 	case f.Tagged && f.VLAN&0xfff != 0:
 		return PassVLAN

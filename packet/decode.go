@@ -182,3 +182,14 @@ func DecodeQuoted(b []byte, q *Packet) bool {
 	q.SrcPort, q.DstPort = 0, 0
 	return false
 }
+
+// DecodeQuotedIP returns the IPv4 header at the start of a quote, whatever it carries, if the quote has it whole and it is
+// no later fragment's.
+func DecodeQuotedIP(b []byte) (h *IPv4, ok bool) {
+	if len(b) < IPv4Len || b[0]>>4 != 4 {
+		return nil, false
+	}
+	h = (*IPv4)(b)
+	n := h.HeaderLen()
+	return h, n >= IPv4Len && len(b) >= n && h.FragOffset() == 0
+}

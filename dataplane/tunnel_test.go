@@ -1,0 +1,120 @@
+package dataplane
+
+import (
+	"bytes"
+	"net"
+	"strings"
+	"testing"
+
+	"github.com/google/gopacket"
+	"github.com/google/gopacket/layers"
+
+	"uvs/dataplane/nexthop"
+	"uvs/packet"
+	"uvs/service"
+)
+
+// inner returns the encapsulated packet of a sent frame, having checked the outer header.
+func inner(t *testing.T, sent []byte) (outer *layers.IPv4, in gopacket.Packet) {
+	t.Helper()
+	p := parse(t, sent)
+	outer = p.Layer(layers.LayerTypeIPv4).(*layers.IPv4)
+	if outer.Protocol != layers.IPProtocolIPv4 || !outer.DstIP.Equal(net.IPv4(10, 1, 0, 11)) || !outer.SrcIP.Equal(net.IPv4(10, 1, 0, 1)) {
+		t.Fatalf("outer header %v", outer)
+	}
+	return outer, gopacket.NewPacket(outer.Payload, layers.LayerTypeIPv4, gopacket.Default)
+}
+
+func tunnelled(t *testing.T) *director {
+	d := newDirector(t, nil)
+	d.serve(service.TCP, service.Tunnel, "10.1.0.11:80")
+	d.run()
+	inner(t, one(t, d.inject(0, fromClient(t, client, "S", ""))[1]))
+	return d
+}
+
+func TestTunnelSegmentsSuperFrames(t *testing.T) {
+	d := tunnelled(t)
+	payload := strings.Repeat("0123456789", 500)
+	in := fromClient(t, client, "PA", payload)
+	var v packet.Vnet
+	v.SetFlags(packet.VnetNeedsCsum)
+	v.SetGSOType(packet.GSOTCPv4)
+	v.SetGSOSize(1400)
+	v.SetHdrLen(54)
+	v.SetCsumStart(34)
+	v.SetCsumOffset(16)
+	d.mem[0].InjectVnet(v, in)
+	var got bytes.Buffer
+	frames := d.run()[1]
+	if len(frames) != 4 {
+		t.Fatalf("%d frames sent, want 4", len(frames))
+	}
+	for i, f := range frames {
+		if v := (*packet.Vnet)(f); v.NeedsCsum() || v.GSOType() != packet.GSONone {
+			t.Errorf("segment %d leaves work to the device: % x", i, v[:])
+		}
+		_, p := inner(t, f)
+		ip, seg := p.Layer(layers.LayerTypeIPv4).(*layers.IPv4), p.Layer(layers.LayerTypeTCP).(*layers.TCP)
+		if seg.Seq != 1000+uint32(got.Len()) || seg.PSH != (i == 3) || ip.TTL != 63 {
+			t.Errorf("segment %d: seq %d psh %v ttl %d", i, seg.Seq, seg.PSH, ip.TTL)
+		}
+		if sum := packet.Pseudo4(0xc0000207, 0x0a090064, 6, len(ip.Payload)); packet.Fold(packet.Sum(ip.Payload, sum)) != 0xffff {
+			t.Errorf("segment %d: wrong checksum", i)
+		}
+		got.Write(seg.Payload)
+	}
+	if got.String() != payload {
+		t.Error("the segments don't make up the payload")
+	}
+	d.accounted()
+}
+
+func TestTunnelTooSmallIsSaidToTheClient(t *testing.T) {
+	d := tunnelled(t)
+	big := frame(t, gatewayMAC, cliMAC, &layers.IPv4{SrcIP: client.Addr().AsSlice(), DstIP: vip.AsSlice(), Flags: layers.IPv4DontFragment},
+		tcp(client.Port(), 80, "PA"), gopacket.Payload(make([]byte, 1450)))
+	p := parse(t, one(t, d.inject(0, big)[0]))
+	icmp := p.Layer(layers.LayerTypeICMPv4).(*layers.ICMPv4)
+	if icmp.TypeCode != layers.CreateICMPv4TypeCode(3, 4) || icmp.Seq != 1480 {
+		t.Errorf("answer %v mtu %d, want fragmentation needed, 1480", icmp.TypeCode, icmp.Seq)
+	}
+	d.accounted()
+}
+
+// TestTunnelErrorAtTheHostsAddressIsOurs: the outer source is the host's own address, so errors about outer packets come to the
+// host's MAC, not to ours.
+func TestTunnelErrorAtTheHostsAddressIsOurs(t *testing.T) {
+	d := tunnelled(t)
+	server := packet.AddrFrom4(0x0a01000b)
+	d.hops.Set(server, &nexthop.Hop{Iface: 1, Dst: serverMAC(11), MTU: 1500, Source: packet.AddrFrom4(0x0a010005)}, nexthop.Ready)
+	d.inject(0, fromClient(t, client, "A", ""))
+	data := fromClient(t, client, "PA", strings.Repeat("x", 100))
+	outer := frame(t, serverMAC(1), serverMAC(2), &layers.IPv4{SrcIP: net.IPv4(10, 1, 0, 5), DstIP: net.IPv4(10, 1, 0, 11), Protocol: 4},
+		gopacket.Payload(data[packet.EthLen:]))
+	hostMAC := packet.MAC{2, 9, 9, 9, 9, 9}
+	report := frame(t, serverMAC(0xfa), hostMAC, &layers.IPv4{SrcIP: net.IPv4(10, 1, 0, 250), DstIP: net.IPv4(10, 1, 0, 5)},
+		&layers.ICMPv4{TypeCode: layers.CreateICMPv4TypeCode(3, 4), Seq: 1300}, gopacket.Payload(outer[packet.EthLen:][:80]))
+	d.mem[1] = nil
+	w := d.plane.workers[0]
+	w.mu.Lock()
+	w.begin(d.now)
+	if v := w.toHost(report); v != ForwardedICMP {
+		t.Errorf("verdict %v, want %v", v, ForwardedICMP)
+	}
+	if v := w.toHost(fromClient(t, client, "S", "")); v != PassForeignMAC {
+		t.Errorf("another packet for the host: verdict %v", v)
+	}
+	w.mu.Unlock()
+	w.flush()
+	p := parse(t, one(t, d.mem[0].Sent()))
+	if ip := p.Layer(layers.LayerTypeIPv4).(*layers.IPv4); !ip.SrcIP.Equal(vip.AsSlice()) || !ip.DstIP.Equal(client.Addr().AsSlice()) {
+		t.Errorf("relayed %v -> %v", ip.SrcIP, ip.DstIP)
+	}
+	if got := d.plane.mtus.limit(server, 1500, d.now); got != 1300 {
+		t.Errorf("path MTU remembered as %d, want 1300", got)
+	}
+	if got := d.plane.mtus.limit(server, 1500, d.now+int64(pathMTULife)); got != 1500 {
+		t.Errorf("path MTU after its life: %d", got)
+	}
+}
