@@ -1,23 +1,31 @@
 package nexthop
 
 import (
+	"maps"
 	"net/netip"
 	"slices"
 	"sync"
+	"sync/atomic"
 
 	"uvs/packet"
 )
 
 // Static is a table of next hops kept by hand: what stands in for a Resolver where there is no kernel to ask, as in tests
 // of the packet path over in-memory links. The zero value knows no route at all. All methods may be called at once from
-// any goroutine.
+// any goroutine; Lookup and Generation take no lock.
 type Static struct {
-	mu         sync.RWMutex
+	table atomic.Pointer[staticTable]
+
+	mu    sync.Mutex // guards what follows, and is held to replace table
+	asked []packet.Addr
+	heard []packet.ARP
+}
+
+// staticTable is immutable.
+type staticTable struct {
 	addrs      map[packet.Addr]staticAnswer
 	prefixes   []staticPrefix // longest first
 	generation uint64
-	asked      []packet.Addr
-	heard      []packet.ARP
 }
 
 type staticAnswer struct {
@@ -26,43 +34,52 @@ type staticAnswer struct {
 }
 
 type staticPrefix struct {
-	prefix netip.Prefix
+	net  packet.Addr
+	bits int
 	staticAnswer
+}
+
+func (s *Static) change(f func(*staticTable)) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	next := &staticTable{addrs: make(map[packet.Addr]staticAnswer), generation: 1}
+	if t := s.table.Load(); t != nil {
+		maps.Copy(next.addrs, t.addrs)
+		next.prefixes, next.generation = slices.Clone(t.prefixes), t.generation+1
+	}
+	f(next)
+	s.table.Store(next)
 }
 
 // Set makes status, and hop if it is Ready, the answer for one address.
 func (s *Static) Set(dst packet.Addr, hop *Hop, status Status) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.addrs == nil {
-		s.addrs = make(map[packet.Addr]staticAnswer)
-	}
-	s.addrs[dst] = staticAnswer{hop, status}
-	s.generation++
+	s.change(func(t *staticTable) { t.addrs[dst] = staticAnswer{hop, status} })
 }
 
 // SetPrefix makes status, and hop if it is Ready, the answer for the addresses of a prefix that neither Set nor a longer
 // prefix speaks for.
 func (s *Static) SetPrefix(p netip.Prefix, hop *Hop, status Status) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.prefixes = slices.DeleteFunc(s.prefixes, func(q staticPrefix) bool { return q.prefix == p.Masked() })
-	s.prefixes = append(s.prefixes, staticPrefix{p.Masked(), staticAnswer{hop, status}})
-	slices.SortStableFunc(s.prefixes, func(a, b staticPrefix) int { return b.prefix.Bits() - a.prefix.Bits() })
-	s.generation++
+	q := staticPrefix{packet.AddrFrom(p.Masked().Addr()), p.Bits(), staticAnswer{hop, status}}
+	s.change(func(t *staticTable) {
+		t.prefixes = slices.DeleteFunc(t.prefixes, func(o staticPrefix) bool { return o.net == q.net && o.bits == q.bits })
+		t.prefixes = append(t.prefixes, q)
+		slices.SortStableFunc(t.prefixes, func(a, b staticPrefix) int { return b.bits - a.bits })
+	})
 }
 
 // Lookup returns what was set for dst, or NoRoute.
 func (s *Static) Lookup(dst packet.Addr) (*Hop, Status) {
-	s.mu.RLock()
-	defer s.mu.RUnlock()
-	a, ok := s.addrs[dst]
+	t := s.table.Load()
+	if t == nil {
+		return nil, NoRoute
+	}
+	a, ok := t.addrs[dst]
 	if !ok {
-		a = staticAnswer{status: NoRoute}
-		ip := dst.Netip()
-		for i := range s.prefixes {
-			if s.prefixes[i].prefix.Contains(ip) {
-				a = s.prefixes[i].staticAnswer
+		a.status = NoRoute
+		for i := range t.prefixes {
+			p := &t.prefixes[i]
+			if dst.Is4() == p.net.Is4() && dst.Masked(p.bits) == p.net {
+				a = p.staticAnswer
 				break
 			}
 		}
@@ -75,9 +92,10 @@ func (s *Static) Lookup(dst packet.Addr) (*Hop, Status) {
 
 // Generation changes with every Set and SetPrefix.
 func (s *Static) Generation() uint64 {
-	s.mu.RLock()
-	defer s.mu.RUnlock()
-	return s.generation
+	if t := s.table.Load(); t != nil {
+		return t.generation
+	}
+	return 0
 }
 
 // Resolve notes that dst was asked for.
