@@ -4,15 +4,12 @@ package main
 import (
 	"context"
 	"os"
-	"os/signal"
-	"syscall"
 
 	"uvs/control/ipvsadm"
 )
 
+// An interrupt ends the process as it stands: uvsd applies a change whole or not at all, so nothing needs tidying up.
 func main() {
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	exit := ipvsadm.Main(ctx, os.Args, ipvsadm.System{Getenv: os.Getenv, Stdin: os.Stdin, Stdout: os.Stdout, Stderr: os.Stderr})
-	stop()
-	os.Exit(exit)
+	os.Exit(ipvsadm.Main(context.Background(), os.Args,
+		ipvsadm.System{Getenv: os.Getenv, Stdin: os.Stdin, Stdout: os.Stdout, Stderr: os.Stderr}))
 }

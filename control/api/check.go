@@ -99,7 +99,7 @@ func (d *Daemon) check() error {
 	if d.Group == "" {
 		return nil
 	}
-	if a, err := netip.ParseAddr(d.Group); err != nil || !a.IsMulticast() || a.Zone() != "" {
+	if a, err := netip.ParseAddr(d.Group); err != nil || !a.IsMulticast() || a.Is4In6() || a.Zone() != "" {
 		return Errorf(BadRequest, "sync daemon: %q is not a multicast address", d.Group)
 	}
 	return nil

@@ -247,8 +247,8 @@ func (p *printer) connectionsHead(engines bool) {
 // connection prints a line of -L -c.
 func (p *printer) connection(c *api.Connection, engines bool) {
 	text := func(a netip.AddrPort) string { return p.lookup.text(a.Addr(), a.Port(), c.Protocol, p.numeric) }
-	fmt.Fprintf(p.w, "%-3s %02d:%02d  %-11s %-18s %-18s ", strings.ToUpper(c.Protocol), c.ExpiresSeconds/60, c.ExpiresSeconds%60,
-		c.State, text(c.Client), text(c.Virtual))
+	left := fmt.Sprintf("%02d:%02d", c.ExpiresSeconds/60, c.ExpiresSeconds%60)
+	fmt.Fprintf(p.w, "%-3s %-6s %-11s %-18s %-18s ", strings.ToUpper(c.Protocol), left, c.State, text(c.Client), text(c.Virtual))
 	if server := text(c.Server); engines && c.PersistenceEngine != "" {
 		fmt.Fprintf(p.w, "%-16s %-18s %s", server, c.PersistenceEngine, c.PersistenceData)
 	} else {

@@ -69,12 +69,17 @@ func (r *request) finish(rest []string) error {
 	if err := r.finishFlags(); err != nil {
 		return err
 	}
+	if r.cmd == cmdList {
+		if err := r.checkKinds(); err != nil {
+			return err
+		}
+	}
 	if err := r.checkOptions(); err != nil {
 		return err
 	}
 	switch r.cmd {
 	case cmdList:
-		return r.checkList()
+		return r.checkColumns()
 	case cmdAddService, cmdEditService:
 		return r.finishService()
 	case cmdAddServer, cmdEditServer:
@@ -117,8 +122,8 @@ func (r *request) checkOptions() error {
 	return nil
 }
 
-// checkList finds options of -L that do not go together.
-func (r *request) checkList() error {
+// checkKinds finds two kinds of listing asked for at once.
+func (r *request) checkKinds() error {
 	kinds := []option{optConnection, optService, optTimeout, optDaemon}
 	for i, a := range kinds {
 		for _, b := range kinds[i+1:] {
@@ -127,8 +132,12 @@ func (r *request) checkList() error {
 			}
 		}
 	}
-	ofTable := setOf(optStats, optRate, optThresholds)
-	if r.given&setOf(optConnection, optTimeout, optDaemon) != 0 && r.given&ofTable != 0 ||
+	return nil
+}
+
+// checkColumns finds columns of the table asked for in another listing.
+func (r *request) checkColumns() error {
+	if r.given&setOf(optConnection, optTimeout, optDaemon) != 0 && r.given&setOf(optStats, optRate, optThresholds) != 0 ||
 		r.given&setOf(optTimeout, optDaemon) != 0 && r.given.has(optPersistentConn) {
 		return failf("options conflicts in the list command")
 	}

@@ -255,7 +255,7 @@ func (r *request) mcastGroup(value string, _ bool) error {
 		return err
 	}
 	a, err := netip.ParseAddr(value)
-	if err != nil || !a.IsMulticast() || a.Zone() != "" {
+	if err != nil || !a.IsMulticast() || a.Is4In6() || a.Zone() != "" {
 		family := api.IPv4
 		if strings.Contains(value, ":") {
 			family = api.IPv6

@@ -8,7 +8,7 @@ import "strings"
 type scanner struct {
 	args []string // not looked at yet
 	rest []string // arguments that are no options
-	word string   // the word in hand, for messages
+	word string   // the word in hand, for messages: once a value was taken from the next word, that
 	tail string   // what of it is still to be read as short options
 }
 
@@ -84,6 +84,7 @@ func (s *scanner) finish(w *word, value string, has bool) (*word, string, bool, 
 		return w, value, has, nil
 	case len(s.args) > 0 && (w.arg == needsValue || !strings.HasPrefix(s.args[0], "-")):
 		value, s.args = s.args[0], s.args[1:]
+		s.word = value
 		return w, value, true, nil
 	case w.arg == needsValue:
 		return nil, "", false, &usageError{s.word, textMissing}
