@@ -48,11 +48,11 @@ func TestLookupFollowsRoutesAndNeighbours(t *testing.T) {
 	awaitStatus(t, r, soon, "10.0.0.255", NoRoute) // broadcast
 	awaitStatus(t, r, soon, "224.0.0.1", NoRoute)
 
-	if i, ok := r.Segment(ip("10.0.0.99")); i != 1 || !ok {
-		t.Errorf("Segment(10.0.0.99) = %d, %v, want 1, true", i, ok)
+	if i, ok := r.OnLink(ip("10.0.0.99")); i != 1 || !ok {
+		t.Errorf("OnLink(10.0.0.99) = %d, %v, want 1, true", i, ok)
 	}
-	if i, ok := r.Segment(ip("198.51.100.7")); ok {
-		t.Errorf("Segment(198.51.100.7) = %d, true, want false", i)
+	if i, ok := r.OnLink(ip("198.51.100.7")); ok {
+		t.Errorf("OnLink(198.51.100.7) = %d, true, want false", i)
 	}
 
 	def := d.route("0.0.0.0/0", "192.0.2.254", "")

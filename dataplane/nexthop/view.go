@@ -205,17 +205,3 @@ func (r *Resolver) Lookup(dst packet.Addr) (*Hop, Status) {
 
 // Generation changes whenever an answer that Lookup gave may have become wrong. Read it before Lookup.
 func (r *Resolver) Generation() uint64 { return r.generation.Load() }
-
-// Segment returns the position of the attached interface on whose segment an address lies, by the gateways and the host's
-// routes; false if it is behind a router, not on an attached segment, or if policy rules leave that to the kernel.
-func (r *Resolver) Segment(a packet.Addr) (iface int, ok bool) {
-	v := r.view.Load()
-	if s := v.segment(a); s != nil {
-		return s.iface, true
-	}
-	rt := v.route(a)
-	if rt.kind != routeVia || rt.choose(a).target != nil {
-		return 0, false
-	}
-	return rt.choose(a).path.iface, true
-}
