@@ -17,7 +17,7 @@ import (
 const traces = "../../testdata/golden/traces"
 
 // notYet are traces of what uvs doesn't do so far.
-var notYet = regexp.MustCompile(`^(sync-|v6-|ftp-|fwd-localnode|fwd-persist-sip|fwd-nat-icmpsend|fwd-schedule-icmp|fwd-noservice-mark|fwd-persist-mark|fwd-states-secure|fwd-tun-(g|pmtu0)|fwd-stats|fwd-ops$|fwd-odd-|fwd-noservice|sched-.*-mark)`)
+var notYet = regexp.MustCompile(`^(sync-|v6-|ftp-|fwd-localnode|fwd-persist-sip|fwd-nat-icmpsend|fwd-schedule-icmp|fwd-noservice-mark|fwd-persist-mark|fwd-states-secure|fwd-tun-(g|pmtu0)|fwd-odd-|fwd-noservice|sched-.*-mark)`)
 
 func TestConformance(t *testing.T) {
 	files, err := filepath.Glob(filepath.Join(traces, "*.json"))

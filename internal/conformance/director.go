@@ -31,11 +31,12 @@ type Director struct {
 	slow    [2]*link.Mem // the slow path's
 	mtu     [2]int
 	now     int64
+	tick    int64 // when control looks at the counters next
 }
 
 // NewDirector makes a director in the recorded topology.
 func NewDirector() (*Director, error) {
-	d := &Director{hops: new(nexthop.Static), now: 1_000_000 * second, mtu: [2]int{1500, 1500}}
+	d := &Director{hops: new(nexthop.Static), now: 1_000_000 * second, mtu: [2]int{1500, 1500}, tick: 1_000_002 * second}
 	servers := new(service.ServerIndex)
 	conns, err := conntrack.New(conntrack.Config{Servers: servers})
 	if err != nil {
@@ -117,6 +118,9 @@ func (d *Director) Pass(span time.Duration) {
 		d.now += int64(step)
 		span -= step
 		d.drain()
+		for ; d.now >= d.tick; d.tick += 2 * second {
+			d.control.Tick(time.Unix(0, d.tick))
+		}
 	}
 }
 
