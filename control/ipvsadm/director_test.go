@@ -1,0 +1,39 @@
+package ipvsadm
+
+import (
+	"testing"
+	"time"
+
+	"uvs/conntrack"
+	"uvs/control"
+	services "uvs/service"
+)
+
+// idle is a packet path without packets.
+type idle struct{ timeouts conntrack.Timeouts }
+
+func (*idle) AddCounters([]services.Counters, []services.Counters) {}
+func (*idle) Walk(int64, func(*conntrack.Conn) bool)               {}
+func (*idle) Stats() conntrack.Stats                               { return conntrack.Stats{} }
+func (*idle) ExpireRemoved()                                       {}
+func (i *idle) Timeouts() conntrack.Timeouts                       { return i.timeouts }
+
+func (i *idle) SetTimeouts(tcp, tcpFin, udp time.Duration) {
+	for at, d := range map[*time.Duration]time.Duration{&i.timeouts.TCP: tcp, &i.timeouts.TCPFin: tcpFin, &i.timeouts.UDP: udp} {
+		if d != 0 {
+			*at = d
+		}
+	}
+}
+
+// The same command lines, with uvsd's own desired state in the kernel's place. Sync daemons come later.
+func TestTheDirectorAnswersAsTheKernelDid(t *testing.T) {
+	newMachine := func() *machine {
+		path := &idle{conntrack.DefaultTimeouts()}
+		return &machine{names: hosts{}, backend: control.New(control.Config{
+			Servers: new(services.ServerIndex), Connections: path, Counters: path, Now: func() int64 { return 1 },
+		})}
+	}
+	checkErrors(t, newMachine)
+	checkRecordings(t, newMachine, "daemon")
+}
