@@ -214,6 +214,7 @@ func TestOperationsSeeEachOther(t *testing.T) {
 	}{
 		{api.ServerNotFound, []string{"-d " + web + " -r 10.1.0.11:80", "-d " + web + " -r 10.1.0.11:80"}},
 		{api.ServiceNotFound, []string{"-C", "-a " + web + " -r 10.1.0.12"}},
+		{api.ServiceNotFound, []string{"-a " + web + " -r 10.1.0.12", "-C", "-a " + web + " -r 10.1.0.13"}},
 		{api.ServerNotFound, []string{"-D " + web, "-A " + web + " -s lc", "-e " + web + " -r 10.1.0.11:80"}},
 		{api.ServerNotFound, []string{"-C", "-A " + web + " -s lc", "-d " + web + " -r 10.1.0.11:80"}},
 	} {

@@ -261,6 +261,8 @@ func (f *fixture) wantRules(situation string, want ...string) {
 	}
 }
 
+func (f *fixture) addr(s string) netip.AddrPort { return netip.MustParseAddrPort(s) }
+
 // vs is the published service of a key such as "-t 10.9.0.100:80".
 func (f *fixture) vs(key string) *service.VirtualService {
 	f.t.Helper()

@@ -93,6 +93,21 @@ func TestRemovedServerComesBackAsItself(t *testing.T) {
 	}
 }
 
+// mh keeps a quiesced server's place by its last weight; one that comes back quiesced has none yet, as if new.
+func TestServerAddedQuiescedHasNoLastWeight(t *testing.T) {
+	f := newFixture(t)
+	f.must("-A "+web+" -s mh", "-a "+web+" -r 10.1.0.11 -w 5")
+	rs := f.vs(web).Servers[0]
+	f.must("-e " + web + " -r 10.1.0.11 -w 0")
+	if rs.LastWeight() != 5 {
+		t.Errorf("quiesced: last weight %d, want 5", rs.LastWeight())
+	}
+	f.must("-d "+web+" -r 10.1.0.11:80", "-a "+web+" -r 10.1.0.11 -w 0")
+	if rs.LastWeight() != 0 || f.vs(web).Servers[0] != rs {
+		t.Errorf("removed and added quiesced: last weight %d, want 0", rs.LastWeight())
+	}
+}
+
 func TestDeletedServiceComesBackWithItsServers(t *testing.T) {
 	f := newFixture(t)
 	f.must("-A "+web+" -s rr", "-a "+web+" -r 10.1.0.11 -m", "-A "+mark+" -s rr", "-a "+mark+" -r 10.1.0.11 -m")
