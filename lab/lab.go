@@ -90,6 +90,13 @@ func (l *Lab) own(f func() error) (release func(), err error) {
 	}, nil
 }
 
+// Discard makes a kept lab one that Close removes, for a program that fails before there is something worth keeping.
+func (l *Lab) Discard() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.keep = false
+}
+
 // Close ends every process, server and capture of the lab and removes its links and namespaces. A kept lab's
 // processes, links and namespaces stay; its servers and captures, which live in this process, don't. Closing twice
 // is harmless.

@@ -1,0 +1,70 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+
+	"uvs/lab"
+)
+
+// keptDir is where the sockets and logs of demos lie that were left up.
+const keptDir = "/run/uvs-demo"
+
+// workDir makes the directory for a run's sockets and logs.
+func workDir(kept bool) (string, error) {
+	if !kept {
+		return os.MkdirTemp("", "uvs-demo-")
+	}
+	dir := filepath.Join(keptDir, fmt.Sprint(os.Getpid()))
+	return dir, os.MkdirAll(dir, 0o755)
+}
+
+// removeKept takes down what --keep left up.
+func removeKept() error {
+	if os.Geteuid() != 0 {
+		return nil // without root nothing outlives the demo's process
+	}
+	return errors.Join(lab.RemoveKept(), os.RemoveAll(keptDir))
+}
+
+// leaveUp prints the commands to play with. Without root everything lives in namespaces of this process: then it stays
+// until it is stopped.
+func (d *demo) leaveUp(ctx context.Context) error {
+	heading("Left up")
+	for _, s := range d.stages {
+		enter := func(h *lab.Host) string {
+			if d.rootless {
+				return h.EnterCommand()
+			}
+			return "ip netns exec " + filepath.Base(h.Path())
+		}
+		client, rs, director := enter(s.topo.Clients[0]), enter(s.host(1)), enter(s.topo.Directors[0])
+		web := "http://" + s.topo.VIP().String()
+		adm := filepath.Join(d.bin, "uvsadm") + " --socket " + s.socket
+		fmt.Printf("\n  %s, VIP %v\n", s.method.name, s.topo.VIP())
+		for _, c := range [][2]string{
+			{client + " curl -s " + web + "/", "which real server answers"},
+			{client + " curl -o /dev/null '" + web + "/bytes?n=1000000000'", "a gigabyte"},
+			{adm + " -L -n --stats", "the table"},
+			{adm + " -L -n -c", "the connections"},
+			{adm + " -e -t " + s.vip(webPort) + " -r " + s.rip(1, s.method.web, webPort) + " " + s.method.flag + " -w 9", "another weight"},
+			{adm + " status", "interfaces, packets by verdict"},
+			{director + " tcpdump -ni eth0", "what the director sees"},
+			{rs + " ip address", "a real server's addresses"},
+			{"tail -f " + s.log, "the director's log"},
+		} {
+			fmt.Printf("    # %s\n    %s\n", c[1], c[0])
+		}
+	}
+	if !d.rootless {
+		fmt.Printf("\n  make clean (or %s --remove) takes it down.\n", filepath.Join(d.bin, "uvsdemo"))
+		return nil
+	}
+	fmt.Print("\n  Use another terminal for these; Ctrl-C here takes everything down.\n")
+	<-ctx.Done()
+	fmt.Println()
+	return nil
+}
