@@ -22,7 +22,7 @@ type result struct {
 }
 
 const (
-	rounds     = 100     // of the weights: requests = rounds * sum of weights
+	rounds     = 100 // of the weights: requests = rounds * sum of weights
 	bulkBytes  = 64 << 20
 	datagrams  = 200
 	loadBefore = 300 * time.Millisecond // a client keeps requesting for so long before and after the change
@@ -229,4 +229,3 @@ func pause(ctx context.Context, d time.Duration) error {
 		return nil
 	}
 }
-
