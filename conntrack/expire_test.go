@@ -90,6 +90,20 @@ func TestTimerSpansWrapsOfClockAndWheel(t *testing.T) {
 	}
 }
 
+func TestWorkerWhoseTimeIsBehind(t *testing.T) {
+	w := newWorld(t, Config{Shards: 1})
+	rs := w.server(t, "10.1.0.11:80", service.Route)
+	var c Conn
+	w.open(numbered(service.UDP, 0), rs, &c)
+	w.pass(90 * time.Second)
+	n := newConn(numbered(service.TCP, 1), rs, packet.TCPSyn, w.now-int64(80*time.Second)) // SYN_RECV lasts 60
+	w.Insert(n, &c)
+	w.pass(time.Second)
+	if got := rs.Refs(); got != 1 {
+		t.Errorf("%d connections counted, want the one whose time isn't up", got)
+	}
+}
+
 func TestLongSleepIsCaughtUp(t *testing.T) {
 	w := newWorld(t, Config{})
 	rs := w.server(t, "10.1.0.11:80", service.Masq)

@@ -1,6 +1,7 @@
 package conntrack
 
 import (
+	"encoding/binary"
 	"math/rand/v2"
 	"testing"
 	"time"
@@ -49,7 +50,7 @@ func TestIndexGrowsAndShrinks(t *testing.T) {
 		}
 	}
 	for round := range 4 {
-		for range 20000 {
+		for range 12000 {
 			f := numbered(service.TCP, random.IntN(1<<20))
 			if _, there := twin[f]; there {
 				continue
@@ -106,6 +107,11 @@ func TestNewestAnswersFirst(t *testing.T) {
 		for j := range 50 {
 			other := numbered(service.TCP, 1000*i+j)
 			w.open(other, rs, &c)
+			if j%3 == 0 { // and leave a hole
+				w.In(&other, packet.TCPAck, w.now, &c)
+				w.In(&other, packet.TCPRst, w.now, &c)
+				w.In(&other, packet.TCPSyn, w.now, &c)
+			}
 		}
 		f.Dst = packet.AddrFrom4(0x0a090064 + uint32(i))
 		w.open(f, rs, &c)
@@ -123,6 +129,38 @@ func TestNewestAnswersFirst(t *testing.T) {
 		if found != (i > 0) || found && c.ID != ids[i-1] {
 			t.Fatalf("after the newest is gone the answer belongs to %v (%v), want the next", c.Virtual, found)
 		}
+	}
+}
+
+// TestNewestAnswersFirstBehindHoles: an older one must not move into a hole that is found before the newest.
+func TestNewestAnswersFirstBehindHoles(t *testing.T) {
+	w := newWorld(t, Config{Shards: 1})
+	s := &w.conns[0]
+	const hash = 7 << 56 // bucket 0
+	entryOf := func(client uint32) uint32 {
+		if !s.reserve(&w.pool) {
+			t.Fatal("no memory")
+		}
+		slot, e := s.take()
+		e.setTuple(6, packet.AddrFrom4(client), 1000, packet.AddrFrom4(9), 80, packet.AddrFrom4(8), 80)
+		return slot
+	}
+	var others []uint32
+	for i := range uint32(bucketItems) {
+		others = append(others, entryOf(100+i))
+		s.add(others[i], Out, hash)
+	}
+	k := Key{hash: hash, client: 1, cport: 1000, proto: 6, other: 8, oport: 80, dir: Out}
+	older, newer := entryOf(1), entryOf(1)
+	s.add(older, Out, hash)
+	s.remove(others[3], Out, hash)
+	s.add(newer, Out, hash)
+	if slot, _ := s.find(&k); slot != newer {
+		t.Errorf("entry %d found, want the newer one, %d", slot, newer)
+	}
+	s.remove(newer, Out, hash)
+	if slot, _ := s.find(&k); slot != older {
+		t.Errorf("entry %d found, want the older one, %d", slot, older)
 	}
 }
 
@@ -154,6 +192,36 @@ func TestStaleIDsAreRecognised(t *testing.T) {
 	for _, id := range []ID{1, 1 << 63, ^ID(0), connID(1, 900, 1), templateID(60<<slotBits|1, 1), connID(1, 0, maxSlots-1)} {
 		if w.Lookup(id, w.now, &d) {
 			t.Errorf("ID %#x names an entry", id)
+		}
+	}
+}
+
+func TestHashTellsTuplesApart(t *testing.T) {
+	w := newWorld(t, Config{})
+	k := &w.hash
+	v6 := func(hi, lo uint64) packet.Addr {
+		var b [16]byte
+		binary.BigEndian.PutUint64(b[:8], hi)
+		binary.BigEndian.PutUint64(b[8:], lo)
+		return packet.AddrFrom16(&b)
+	}
+	seen := map[uint64]bool{}
+	for _, addr := range []packet.Addr{v6(0, 1), v6(1, 0), v6(1, 1), v6(2, 1), packet.AddrFrom4(1), packet.AddrFrom4(2)} {
+		for _, port := range []uint16{0, 1, 2} {
+			for _, proto := range []uint8{6, 17} {
+				h := k.client(proto, addr, port)
+				if seen[h] {
+					t.Errorf("client %v port %d protocol %d has the hash of another", addr, port, proto)
+				}
+				seen[h] = true
+			}
+			for _, dir := range []Dir{In, Out} {
+				h := k.tuple(1<<63|12345, dir, addr, port)
+				if seen[h] {
+					t.Errorf("tuple %v port %d %v has the hash of another", addr, port, dir)
+				}
+				seen[h] = true
+			}
 		}
 	}
 }

@@ -260,7 +260,7 @@ func TestWorkersTogether(t *testing.T) {
 		servers = append(servers, w.server(t, []string{"10.1.0.11:80", "10.1.0.12:80", "10.1.0.13:80", "10.1.0.14:80"}[i], m))
 	}
 	w.prefetchFrom = 0
-	const workers, rounds, flows = 8, 4000, 600
+	const workers, rounds, flows = 8, 20000, 600
 	begin := w.now
 	var wg sync.WaitGroup
 	for worker := range workers {

@@ -231,6 +231,11 @@ func TestOnePacketLeavesNothingBehind(t *testing.T) {
 		t.Errorf("template has %v left, %d packets; want 300s, 1", got, p.c.Packets)
 	}
 
+	p.pass(301 * time.Second)
+	if o := p.InsertTemplate(p.template(time.Minute), &p.c); o != Inserted || p.c.Packets != 0 || p.c.State != TemplateNone {
+		t.Errorf("a new template in the slot of an old one: %v %+v", o, p.c)
+	}
+
 	// The connection that there is for a moment counts: at the threshold it makes the server overloaded.
 	p.rs.SetThresholds(4, 0)
 	for i := range 3 {
