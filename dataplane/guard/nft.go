@@ -180,10 +180,11 @@ func (n *nft) localAddrs() (contents, error) {
 	}
 	local := contents{"\xff\xff\xff\xff": true}
 	for _, a := range addrs {
-		local[string(a.IP.To4())] = true
-		if b := a.Broadcast.To4(); b != nil {
-			local[string(b)] = true
+		ip, broadcast := a.IP.To4(), make([]byte, 4)
+		for i := range broadcast {
+			broadcast[i] = ip[i] | ^a.Mask[i] // the kernel takes it for one whether or not it is set
 		}
+		local[string(ip)], local[string(broadcast)] = true, true
 	}
 	return local, nil
 }
