@@ -136,9 +136,8 @@ func unknown(c *api.ServiceConfig) bool {
 	return !slices.Contains(known, c.Scheduler) || c.PersistenceEngine != "" && c.PersistenceEngine != "sip"
 }
 
-// unicast knows the broadcast address of the network that the recordings were made on.
 func unicast(a netip.Addr) bool {
-	return !a.IsMulticast() && !a.IsUnspecified() && a != netip.AddrFrom4([4]byte{255, 255, 255, 255}) && a.String() != "10.9.0.255"
+	return !a.IsMulticast() && !a.IsUnspecified() && a != netip.AddrFrom4([4]byte{255, 255, 255, 255})
 }
 
 func (k *kernel) daemon(op *api.Op) api.Code {

@@ -291,3 +291,16 @@ func (r refusing) Change(_ context.Context, req *api.ChangeRequest) (*api.Change
 	}
 	return reply, nil
 }
+
+func TestListingsAreSortedAsTheManualSays(t *testing.T) {
+	m := newMachine()
+	m.must(t, "-A -f 4294967295", "-A -f 7 -6", "-A -f 7", "-A -t [ff01::1]:80", "-A -t [1::1]:80", "-A -u 1.0.0.1:80",
+		"-A -t 200.0.0.1:80", "-A -t 9.0.0.1:80", "-A -t 100.0.0.1:40000", "-A -t 100.0.0.1:80")
+	want := []string{"-A -t 9.0.0.1:80", "-A -t 100.0.0.1:80", "-A -t 100.0.0.1:40000", "-A -t 200.0.0.1:80", "-A -u 1.0.0.1:80",
+		"-A -t [1::1]:80", "-A -t [ff01::1]:80", "-A -f 7", "-A -f 7 -6", "-A -f 4294967295"}
+	for i, line := range m.table() {
+		if line != want[i]+" -s wlc" {
+			t.Errorf("line %d is %q, want %q", i, line, want[i])
+		}
+	}
+}

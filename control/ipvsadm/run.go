@@ -217,7 +217,8 @@ type pending struct {
 	err error
 }
 
-// change sends operations as one change, prints what was refused and returns the error of the last line, unprinted.
+// change sends operations as one change, prints what was refused and returns the error of the last line, unprinted. Only
+// beyond api.MaxOps are there several changes.
 func (r *run) change(lines []pending) error {
 	// Lines whose operation cannot be put in words of the API are refused here.
 	req := &api.ChangeRequest{OnError: api.Continue}
