@@ -2,6 +2,7 @@ package ipvsadm
 
 import (
 	"bufio"
+	"cmp"
 	"context"
 	"net"
 	"net/netip"
@@ -27,6 +28,7 @@ type Names interface {
 // remembers what it found, so that a long list asks once for each name.
 type SystemNames struct {
 	resolver net.Resolver
+	services string // the file of services(5); empty is /etc/services
 
 	mu    sync.Mutex
 	hosts map[netip.Addr]string        // guarded by mu
@@ -98,7 +100,7 @@ func (s *SystemNames) PortName(port uint16, proto string) string {
 func (s *SystemNames) readServices() {
 	s.ports = make(map[[2]string]uint16)
 	s.names = make(map[string]map[uint16]string)
-	f, err := os.Open("/etc/services")
+	f, err := os.Open(cmp.Or(s.services, "/etc/services"))
 	if err != nil {
 		return // without the file ports have no names
 	}

@@ -3,6 +3,8 @@ package ipvsadm
 import (
 	"errors"
 	"net/netip"
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 
@@ -71,27 +73,51 @@ func FuzzCommandLine(f *testing.F) {
 }
 
 func TestSystemNamesReadTheServicesFile(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "services")
+	if err := os.WriteFile(file, []byte(`# Network services
+ssh		22/tcp
+domain		53/tcp
+domain		53/udp
+tftp		69/udp		# with a remark
+http		80/tcp		www		# WorldWideWeb
+web		80/tcp
+wrong
+worse		x/tcp
+worst		70000/tcp
+`), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	s := SystemNames{services: file}
+	for _, row := range []struct {
+		name, proto string
+		port        uint16
+	}{
+		{"http", "tcp", 80}, {"www", "tcp", 80}, {"web", "tcp", 80}, {"domain", "udp", 53}, {"tftp", "udp", 69},
+		{"tftp", "tcp", 0}, {"80/tcp", "tcp", 0}, {"HTTP", "tcp", 0}, {"wrong", "tcp", 0}, {"worse", "tcp", 0}, {"worst", "tcp", 0},
+		{"http", "", 0}, {"with", "udp", 0}, {"", "tcp", 0},
+	} {
+		if p, ok := s.Port(row.name, row.proto); p != row.port || ok != (row.port != 0) {
+			t.Errorf("%s/%s = %d, %v; want %d", row.name, row.proto, p, ok, row.port)
+		}
+	}
+	for port, want := range map[uint16]string{22: "ssh", 80: "http", 69: "", 4464: ""} {
+		if got := s.PortName(port, "tcp"); got != want {
+			t.Errorf("%d/tcp is %q, want %q", port, got, want)
+		}
+	}
+	gone := SystemNames{services: file + ".gone"}
+	if p, ok := gone.Port("http", "tcp"); ok || gone.PortName(80, "tcp") != "" {
+		t.Errorf("http is %d without a file", p)
+	}
+}
+
+func TestSystemNamesAskTheResolver(t *testing.T) {
 	var s SystemNames
-	if p, ok := s.Port("http", "tcp"); !ok || p != 80 {
-		t.Errorf("http/tcp = %d, %v", p, ok)
-	}
-	if p, ok := s.Port("domain", "udp"); !ok || p != 53 {
-		t.Errorf("domain/udp = %d, %v", p, ok)
-	}
-	if p, ok := s.Port("tftp", "tcp"); ok {
-		t.Errorf("tftp/tcp = %d, which is UDP's alone", p)
-	}
-	if p, ok := s.Port("80/tcp", "tcp"); ok {
-		t.Errorf("80/tcp is taken for a name of port %d", p)
-	}
-	if got := s.PortName(22, "tcp"); got != "ssh" {
-		t.Errorf("22/tcp is %q", got)
-	}
-	if got := s.PortName(22, ""); got != "" {
-		t.Errorf("port 22 of no protocol is %q", got)
-	}
-	if a, ok := s.IPv4("localhost"); !ok || a != netip.AddrFrom4([4]byte{127, 0, 0, 1}) {
+	if a, ok := s.IPv4("localhost"); !ok || !a.IsLoopback() || !a.Is4() {
 		t.Errorf("localhost = %v, %v", a, ok)
+	}
+	if a, ok := s.IPv4(""); ok {
+		t.Errorf("a host without name is %v", a)
 	}
 	if got := s.Host(netip.AddrFrom4([4]byte{127, 0, 0, 1})); got == "" {
 		t.Error("127.0.0.1 has no name")
