@@ -38,7 +38,9 @@ type chain struct {
 	inner []netip.Prefix // segments whose packets uvs forwards all by itself
 }
 
-// The table's sets.
+// The table's sets. Their numbers are within a transaction.
+var setIDs = map[string]uint32{setAnswers: 1, setAnyPort: 2, setFragments: 3, setServers: 4, setLocal: 5}
+
 const (
 	setAnswers   = "answers"   // address . protocol . port of servers' answers
 	setAnyPort   = "anyport"   // address . protocol of servers that answer from all ports
@@ -311,7 +313,7 @@ func (n *nft) build(r ruleset, sets map[string]contents) {
 }
 
 func (n *nft) set(name string) *nftables.Set {
-	s := &nftables.Set{Table: n.table, Name: name, KeyType: nftables.TypeIPAddr}
+	s := &nftables.Set{Table: n.table, Name: name, ID: setIDs[name], KeyType: nftables.TypeIPAddr}
 	fields := []nftables.SetDatatype{nftables.TypeIPAddr, nftables.TypeInetProto, nftables.TypeInetService}
 	switch name {
 	case setAnyPort, setFragments:
