@@ -1,0 +1,8 @@
+// Package e2e has the end-to-end tests: they build uvsd and uvsadm, run them in the lab's network namespaces as a user
+// runs them, drive real traffic through them with ordinary programs, and look at the wire and at the host.
+//
+// A test makes its own lab with a rig: a network, its servers and a director. When the test ends the rig checks what must
+// hold for every run: each frame is accounted for, uvsd ends in order, and the host is as it was before.
+//
+// They need root, or user namespaces; curl for the tests that use it, and iperf3 for the benchmark.
+package e2e
