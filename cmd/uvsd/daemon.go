@@ -7,6 +7,7 @@ import (
 	"net"
 	"net/netip"
 	"os"
+	"sync"
 	"time"
 
 	"go.uber.org/zap"
@@ -30,12 +31,16 @@ type daemon struct {
 	started  time.Time
 	listener net.Listener
 	ports    []*port
-	warnings []api.Warning
 	resolver *nexthop.Resolver
+	guard    *guard.Guard
 	conns    *conntrack.Table
 	plane    *dataplane.Plane
 	director *control.Director
 	desired  chan *service.Table // the newest table that the guard hasn't followed yet
+	checked  map[netip.Addr]bool // virtual addresses that the host check has seen; follow's alone
+
+	mu       sync.Mutex
+	warnings []api.Warning // guarded by mu
 }
 
 // port is an attached interface.
@@ -59,6 +64,9 @@ func newDaemon(o *options, log *zap.Logger) (_ *daemon, err error) {
 		return nil, err
 	}
 	if err = d.preparePorts(); err != nil {
+		return nil, err
+	}
+	if d.guard, err = guard.New(guard.Config{Interfaces: d.guarded(), Log: log}); err != nil {
 		return nil, err
 	}
 	if err = d.prepareResolver(); err != nil {
@@ -90,6 +98,7 @@ func (d *daemon) run(ctx context.Context) error {
 	g.Go(func() error { return d.plane.Run(ctx) })
 	g.Go(func() error { d.director.Run(ctx); return nil })
 	g.Go(func() error { return api.Serve(ctx, d.listener, d.director) })
+	g.Go(func() error { return d.guard.Run(ctx) })
 	g.Go(func() error { return d.follow(ctx) })
 	d.log.Info("uvsd is up", zap.String("version", version), zap.Strings("interfaces", d.o.interfaces), zap.String("socket", d.o.socket), zap.Int("pid", os.Getpid()))
 	err := g.Wait()
@@ -102,6 +111,9 @@ func (d *daemon) close() error {
 	var errs []error
 	if d.plane != nil {
 		errs = append(errs, d.plane.Close())
+	}
+	if d.guard != nil {
+		errs = append(errs, d.guard.Close())
 	}
 	if d.resolver != nil {
 		errs = append(errs, d.resolver.Close())
@@ -132,6 +144,10 @@ func (d *daemon) follow(ctx context.Context) error {
 			return nil
 		case t := <-d.desired:
 			d.resolver.SetPinned(serverAddrs(t))
+			d.checkVIPs(t)
+			if err := d.guard.Update(d.unwanted(t)); err != nil {
+				d.log.Error("the host's stack may interfere with virtual services", zap.Error(err))
+			}
 		}
 	}
 }

@@ -1,10 +1,9 @@
 package main
 
 import (
-	"crypto/sha256"
-	"fmt"
 	"net/netip"
 	"os"
+	"slices"
 
 	"go.uber.org/zap"
 
@@ -16,22 +15,6 @@ import (
 	"uvs/packet"
 	"uvs/service"
 )
-
-// preparePorts looks at the interfaces and decides whose MAC address they use.
-func (d *daemon) preparePorts() error {
-	for _, name := range d.o.interfaces {
-		p := &port{name: name}
-		for _, g := range d.o.gateways {
-			if g.iface == name {
-				p.gateways = append(p.gateways, g.prefix)
-			}
-		}
-		h := sha256.Sum256([]byte(name))
-		p.mode, p.mac = guard.Virtual, packet.MAC{2, h[0], h[1], h[2], h[3], h[4]}
-		d.ports = append(d.ports, p)
-	}
-	return nil
-}
 
 // preparePlane makes the packet path and opens its links.
 func (d *daemon) preparePlane() (err error) {
@@ -106,17 +89,12 @@ func (d *daemon) isLocal(a netip.Addr) bool {
 	return status == nexthop.Local
 }
 
-// canForward refuses servers that the packet path cannot serve yet.
-func canForward(k service.Key, rip netip.Addr, c *api.ServerConfig) error {
-	if c.Method == "local" {
-		return fmt.Errorf("%v is an address of the director itself: serving it from here is not supported by this version", rip)
-	}
-	return nil
-}
-
 // fillStatus tells the API what the packet path knows.
 func (d *daemon) fillStatus(s *api.Status) {
-	s.Version, s.PID, s.Started, s.Warnings = version, os.Getpid(), d.started, d.warnings
+	s.Version, s.PID, s.Started = version, os.Getpid(), d.started
+	d.mu.Lock()
+	s.Warnings = slices.Clone(d.warnings)
+	d.mu.Unlock()
 	t := d.plane.Table()
 	for i, p := range d.ports {
 		state := d.resolver.Link(i)
