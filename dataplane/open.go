@@ -15,11 +15,11 @@ func (w *path) open(q *port, f *link.Frame, vs *service.VirtualService) Verdict 
 	if p.Proto == packet.ProtoTCP && (p.TCPFlags&packet.TCPSyn == 0 || p.TCPFlags&packet.TCPRst != 0) {
 		return w.refuse(q, f)
 	}
-	if p.SrcPort == ftpDataPort && p.Proto == packet.ProtoTCP {
-		return w.refuse(q, f) // the data connection of an FTP session is expected, never scheduled
+	if p.SrcPort == ftpDataPort {
+		return w.refuse(q, f) // an FTP session's data connection is expected, never scheduled; the kernel asks for no protocol
 	}
 	if vs.Mark == 0 && !vs.Persistent() && p.DstPort != vs.Addr.Port() {
-		return w.refuse(q, f) // FTP's or port 0's service stands for other ports only when persistent
+		return w.unavailable(q, f, vs) // FTP's or port 0's service stands for other ports only when persistent
 	}
 	w.req.Service, w.req.Flow, w.req.Now = vs, p.Flow, w.now
 	if vs.Persistent() {
