@@ -111,4 +111,3 @@ func TestServicesForOtherPortsNeedPersistence(t *testing.T) {
 		d.accounted()
 	}
 }
-
