@@ -3,7 +3,7 @@ SHELL := /bin/bash
 GO ?= go
 VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
 LDFLAGS := -s -w -X main.version=$(VERSION)
-COMMANDS := uvsd uvsadm
+COMMANDS := uvsd uvsadm uvsdecap
 
 .DEFAULT_GOAL := help
 .PHONY: help
