@@ -255,6 +255,28 @@ func TestVirtualAddressesAreNoBusinessOfTheKernels(t *testing.T) {
 	}
 }
 
+func TestVirtualMACNeedsNothingOnTheHost(t *testing.T) {
+	t.Parallel()
+	h := newHost(t)
+	mac := packet.MAC{2, 0x75, 1, 2, 3, 4}
+	g := h.guard(func(c *Config) {
+		for i := range c.Interfaces {
+			c.Interfaces[i].Mode, c.Interfaces[i].MACs = Virtual, []packet.MAC{mac}
+			mac[5]++
+		}
+	})
+	h.update(g, Desired{VIPs: []netip.Addr{vip}, NATServers: server("10.0.0.2:80", packet.ProtoTCP),
+		Gateways: []Gateway{{Prefix: netip.MustParsePrefix("10.0.0.254/24"), Iface: "eth1", All: true}}})
+	equal(t, "routes", h.routes())
+	equal(t, "tables", h.tables())
+	h.toClient.drain()
+	ip := ipv4(clientIP, vip, layers.IPProtocolTCP)
+	h.toClient.send(packet.MAC{2, 0x75, 1, 2, 3, 4}, ip, tcp(ip, 40000, 80, false))
+	for _, l := range h.leaks(vip) {
+		t.Errorf("sent by the kernel about a frame to the virtual MAC:\n%s", l)
+	}
+}
+
 func TestPolicyRulesDontGetAroundTheGuard(t *testing.T) {
 	t.Parallel()
 	h := newHost(t)

@@ -84,8 +84,7 @@ func (s *space) link(name string) netlink.Link {
 	return l
 }
 
-func (s *space) up(name string)   { s.t.Helper(); s.must(s.LinkSetUp(s.link(name))) }
-func (s *space) down(name string) { s.t.Helper(); s.must(s.LinkSetDown(s.link(name))) }
+func (s *space) up(name string) { s.t.Helper(); s.must(s.LinkSetUp(s.link(name))) }
 
 func (s *space) mac(name string) packet.MAC { return packet.MAC(s.link(name).Attrs().HardwareAddr) }
 
@@ -93,11 +92,6 @@ func (s *space) mac(name string) packet.MAC { return packet.MAC(s.link(name).Att
 func (s *space) addr(name, prefix string) {
 	s.t.Helper()
 	s.must(s.AddrReplace(s.link(name), address(s.t, prefix)))
-}
-
-func (s *space) delAddr(name, prefix string) {
-	s.t.Helper()
-	s.must(s.AddrDel(s.link(name), address(s.t, prefix)))
 }
 
 func address(t *testing.T, prefix string) *netlink.Addr {
