@@ -35,6 +35,7 @@ const (
 	DropIPHeader     // version, header length or total length lie
 	DropIPChecksum   // wrong IPv4 header checksum
 	DropL4Header     // TCP data offset or UDP length lie
+	DropOffload      // the virtio-net header asks for a checksum outside the packet's payload
 	DropAddress      // source address that cannot be one
 	DropNoConn       // belongs to no connection and cannot open one; nothing to answer
 	DropNoServer     // its real server was removed (expire_nodest_conn=0)
@@ -84,6 +85,7 @@ var verdictNames = [numVerdicts]string{
 	DropIPHeader:     "ip-header",
 	DropIPChecksum:   "ip-checksum",
 	DropL4Header:     "l4-header",
+	DropOffload:      "offload",
 	DropAddress:      "address",
 	DropNoConn:       "no-connection",
 	DropNoServer:     "server-removed",

@@ -148,7 +148,16 @@ func (w *worker) handle(q *port, f *link.Frame) Verdict {
 	if w.pkt.Fragment {
 		return w.plane.slow.offer(q.index, f)
 	}
+	if v := f.Vnet(); v.NeedsCsum() && !checksumInside(v, &w.pkt) {
+		return DropOffload
+	}
 	return w.ip(q, f)
+}
+
+// checksumInside says that the checksum that the virtio-net header asks for is one behind p's IP header. A guest behind a
+// tap writes that header: completing what it says could overwrite the very lengths that Decode has checked.
+func checksumInside(v *packet.Vnet, p *packet.Packet) bool {
+	return v.CsumStart() >= p.L4 && v.CsumStart()+v.CsumOffset()+2 <= len(p.Frame)
 }
 
 // notToUs deals with frames to other MACs: of those to a group, ARP alone matters.
