@@ -37,7 +37,7 @@ type daemon struct {
 	plane    *dataplane.Plane
 	director *control.Director
 	desired  chan *service.Table // the newest table that the guard hasn't followed yet
-	checked  map[netip.Addr]bool // virtual addresses that the host check has seen; follow's alone
+	appeared chan struct{}       // wakes checkAddresses
 
 	mu       sync.Mutex
 	warnings []api.Warning // guarded by mu
@@ -54,7 +54,7 @@ type port struct {
 
 // newDaemon attaches to the interfaces; nothing moves until run. On an error everything is given back.
 func newDaemon(o *options, log *zap.Logger) (_ *daemon, err error) {
-	d := &daemon{o: o, log: log, started: time.Now(), desired: make(chan *service.Table, 1)}
+	d := &daemon{o: o, log: log, started: time.Now(), desired: make(chan *service.Table, 1), appeared: make(chan struct{}, 1)}
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, d.close())
@@ -83,6 +83,9 @@ func newDaemon(o *options, log *zap.Logger) (_ *daemon, err error) {
 	if err = d.preparePlane(); err != nil {
 		return nil, err
 	}
+	if err = d.report(guard.CheckHost(d.checkConfig())); err != nil { // again, now that it is known what the links can do
+		return nil, err
+	}
 	d.director = control.New(control.Config{
 		Servers: servers, Connections: d.conns, Counters: d.plane, Publish: d.publish, Now: dataplane.BootTime,
 		IsLocal: d.isLocal, CanServe: canServe, CanForward: canForward, FillStatus: d.fillStatus,
@@ -100,6 +103,7 @@ func (d *daemon) run(ctx context.Context) error {
 	g.Go(func() error { return api.Serve(ctx, d.listener, d.director) })
 	g.Go(func() error { return d.guard.Run(ctx) })
 	g.Go(func() error { return d.follow(ctx) })
+	g.Go(func() error { return d.checkAddresses(ctx) })
 	d.log.Info("uvsd is up", zap.String("version", version), zap.Strings("interfaces", d.o.interfaces), zap.String("socket", d.o.socket), zap.Int("pid", os.Getpid()))
 	err := g.Wait()
 	d.log.Info("uvsd stops")
@@ -144,9 +148,12 @@ func (d *daemon) follow(ctx context.Context) error {
 			return nil
 		case t := <-d.desired:
 			d.resolver.SetPinned(serverAddrs(t))
-			d.checkVIPs(t)
 			if err := d.guard.Update(d.unwanted(t)); err != nil {
 				d.log.Error("the host's stack may interfere with virtual services", zap.Error(err))
+			}
+			select {
+			case d.appeared <- struct{}{}:
+			default: // it has yet to look anyway
 			}
 		}
 	}

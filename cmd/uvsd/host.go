@@ -1,10 +1,13 @@
 package main
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"net/netip"
+	"time"
 
+	"github.com/vishvananda/netlink"
 	"go.uber.org/zap"
 
 	"uvs/control/api"
@@ -13,11 +16,11 @@ import (
 	"uvs/service"
 )
 
+// chooseTime is how long the choice of a MAC mode may take for one interface.
+const chooseTime = 3 * time.Second
+
 // preparePorts looks at the interfaces and decides whose MAC address they use.
 func (d *daemon) preparePorts() error {
-	if err := d.report(guard.CheckCapabilities()); err != nil {
-		return err
-	}
 	for _, name := range d.o.interfaces {
 		p := &port{name: name, mode: d.o.mac}
 		for _, g := range d.o.gateways {
@@ -25,25 +28,58 @@ func (d *daemon) preparePorts() error {
 				p.gateways = append(p.gateways, g.prefix)
 			}
 		}
+		own, err := ownMAC(name)
+		if err != nil {
+			return err
+		}
+		virtual, err := guard.VirtualMAC(name, "")
+		if err != nil {
+			return err
+		}
 		if p.mode == guard.Auto {
-			mode, why, err := guard.ChooseMode(name)
+			ctx, cancel := context.WithTimeout(context.Background(), chooseTime)
+			mode, why, err := guard.ChooseMode(ctx, name, virtual, nil)
+			cancel()
 			if err != nil {
 				return err
 			}
 			p.mode = mode
 			d.log.Info("chose the MAC mode", zap.String("interface", name), zap.Stringer("mode", mode), zap.String("why", why))
 		}
-		address := guard.VirtualAddress
-		if p.mode == guard.InterfaceMAC {
-			address = guard.InterfaceAddress
-		}
-		var err error
-		if p.mac, err = address(name); err != nil {
-			return err
+		if p.mac = virtual; p.mode == guard.InterfaceMAC {
+			p.mac = own
 		}
 		d.ports = append(d.ports, p)
 	}
-	return d.report(guard.CheckInterfaces(d.guarded(), d.gateways()))
+	if err := d.report(guard.CheckHost(d.checkConfig())); err != nil {
+		return err
+	}
+	cfg := d.checkConfig()
+	cfg.Gateways, cfg.ProbeTime = d.gateways(), -1
+	return d.report(guard.CheckAddresses(context.Background(), cfg))
+}
+
+// ownMAC is an interface's own MAC address.
+func ownMAC(name string) (packet.MAC, error) {
+	l, err := netlink.LinkByName(name)
+	if err != nil {
+		return packet.MAC{}, fmt.Errorf("--interface %s: %w; ip link lists the interfaces", name, err)
+	}
+	if len(l.Attrs().HardwareAddr) != len(packet.MAC{}) {
+		return packet.MAC{}, fmt.Errorf("--interface %s is not Ethernet: it has no MAC address", name)
+	}
+	return packet.MAC(l.Attrs().HardwareAddr), nil
+}
+
+// checkConfig says what the host check needs to know of the ports.
+func (d *daemon) checkConfig() guard.CheckConfig {
+	var cfg guard.CheckConfig
+	for _, p := range d.ports {
+		cfg.Interfaces = append(cfg.Interfaces, guard.CheckInterface{
+			Name: p.name, Mode: p.mode, MAC: p.mac, NoVnet: p.info.Name != "" && !p.info.Vnet,
+		})
+	}
+	return cfg
 }
 
 // guarded are the ports as the guard knows them.
@@ -109,19 +145,32 @@ func (d *daemon) warn(f guard.Finding) {
 	d.log.Warn(f.What, zap.String("remedy", f.Remedy))
 }
 
-// checkVIPs looks at virtual addresses that weren't there before.
-func (d *daemon) checkVIPs(t *service.Table) {
+// checkAddresses looks at each virtual address when it appears, and at the gateway addresses: the host must not have them, and
+// nobody else must answer for them.
+func (d *daemon) checkAddresses(ctx context.Context) error {
 	checked := make(map[netip.Addr]bool)
-	for a := range t.VIPs {
-		addr := a.Netip()
-		checked[addr] = true
-		if !d.checked[addr] {
-			for _, f := range guard.CheckVIP(addr) {
+	gateways := d.gateways()
+	for {
+		cfg := d.checkConfig()
+		cfg.Gateways, gateways = gateways, nil
+		now := make(map[netip.Addr]bool)
+		for a := range d.plane.Table().VIPs {
+			addr := a.Netip()
+			if now[addr] = true; !checked[addr] {
+				cfg.VIPs = append(cfg.VIPs, addr)
+			}
+		}
+		if checked = now; len(cfg.VIPs)+len(cfg.Gateways) > 0 {
+			for _, f := range guard.CheckAddresses(ctx, cfg) {
 				d.warn(f)
 			}
 		}
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-d.appeared:
+		}
 	}
-	d.checked = checked
 }
 
 // canForward refuses servers that the packet path cannot serve yet.

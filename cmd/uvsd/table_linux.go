@@ -7,9 +7,9 @@ import (
 )
 
 // tableMemory gives the connection table zeroed memory outside the Go heap, which the garbage collector never looks at.
-// It lives as long as the process.
+// It is made resident at once, lest the packet path meet its page faults, and lives as long as the process.
 func tableMemory(n int) ([]byte, error) {
-	b, err := unix.Mmap(-1, 0, n, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_PRIVATE|unix.MAP_ANONYMOUS)
+	b, err := unix.Mmap(-1, 0, n, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_PRIVATE|unix.MAP_ANONYMOUS|unix.MAP_POPULATE)
 	if err != nil {
 		return nil, fmt.Errorf("take %d bytes for the connection table: %w", n, err)
 	}
