@@ -97,8 +97,9 @@ func CheckHost(cfg CheckConfig) []Finding {
 			f.refuse("ip link shows the interfaces that exist here", "interface %s does not exist", in.Name)
 			continue
 		}
-		mtus[in.Name] = l.Attrs().MTU
-		f.link(in, l)
+		if f.link(in, l) {
+			mtus[in.Name] = l.Attrs().MTU
+		}
 		if in.Mode == InterfaceMAC {
 			sharing = in.Name
 		}
@@ -138,12 +139,12 @@ func (f *findings) lackOf(effective uint32) {
 	}
 }
 
-// link looks at one interface.
-func (f *findings) link(in CheckInterface, l netlink.Link) {
+// link looks at one interface. It returns false if uvsd cannot attach to such a one at all.
+func (f *findings) link(in CheckInterface, l netlink.Link) bool {
 	a := l.Attrs()
 	if len(a.HardwareAddr) != len(packet.MAC{}) || a.Flags&net.FlagLoopback != 0 {
 		f.refuse("attach to an Ethernet interface", "interface %s is not Ethernet", in.Name)
-		return
+		return false
 	}
 	if a.Flags&net.FlagUp == 0 {
 		f.refuse("ip link set "+in.Name+" up", "interface %s is down", in.Name)
@@ -169,6 +170,7 @@ func (f *findings) link(in CheckInterface, l netlink.Link) {
 	if in.NoVnet {
 		f.offloads(in.Name, l)
 	}
+	return true
 }
 
 // offloads looks for what makes super-frames, where they cannot pass.

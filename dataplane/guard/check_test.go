@@ -93,7 +93,7 @@ func TestCheckNamesTheRemedy(t *testing.T) {
 	mac := packet.MAC(h.client.link("c0").Attrs().HardwareAddr)
 	finds(t, f, Warn, "answers ARP for 192.0.2.55", mac.String(), "on eth0", "arp_ignore")
 	finds(t, f, Warn, "proxy_arp", "on eth0", "sysctl -w")
-	finds(t, f, Warn, "MTUs differ", "eth1 1400", "mtu 1400")
+	finds(t, f, Warn, "MTUs differ (eth0 1500, eth1 1400)", "ip link set eth0 mtu 1400")
 	finds(t, f, Refuse, "super-frames (gro)", "ethtool -K eth1 gro off")
 	finds(t, f, Warn, "unfinished checksums", "tx off")
 	finds(t, f, Refuse, "interface mv.0 is down", "ip link set mv.0 up")

@@ -149,12 +149,12 @@ func (g *Guard) takeName() error {
 		for _, in := range g.cfg.Interfaces {
 			names = append(names, in.Name)
 		}
-		base = strings.Join(names, "+")
+		base = strings.Join(names, "_")
 	}
 	if base == "" {
 		return errors.New("guard: neither an interface nor a name")
 	}
-	base = base[:min(len(base), 100)] // tables' names end at 255
+	base = nftName(base[:min(len(base), 100)]) // tables' names end at 255
 	g.name = base
 	for i := 2; ; i++ {
 		g.id = number(g.name)
@@ -168,6 +168,16 @@ func (g *Guard) takeName() error {
 		}
 		g.name = fmt.Sprintf("%s-%d", base, i)
 	}
+}
+
+// nftName makes s a name that the nft command can read: letters, digits and -._/ alone.
+func nftName(s string) string {
+	return strings.Map(func(c rune) rune {
+		if c >= 'a' && c <= 'z' || c >= 'A' && c <= 'Z' || c >= '0' && c <= '9' || strings.ContainsRune("-._/", c) {
+			return c
+		}
+		return '_'
+	}, s)
 }
 
 // number is an instance's number, which its routes have as metric.
@@ -222,7 +232,10 @@ func (g *Guard) rules(d Desired) ruleset {
 		if in.Mode != InterfaceMAC {
 			continue
 		}
-		c := chain{iface: in.Name}
+		c := chain{name: "in-" + nftName(in.Name), iface: in.Name}
+		if slices.ContainsFunc(r.chains, func(o chain) bool { return o.name == c.name }) {
+			c.name += fmt.Sprintf("-%d", len(r.chains))
+		}
 		for _, gw := range d.Gateways {
 			if gw.Iface == in.Name && gw.All && gw.Prefix.Addr().Is4() {
 				c.inner = append(c.inner, gw.Prefix.Masked())

@@ -437,7 +437,7 @@ func TestLeftoversOfACrashAreRecognised(t *testing.T) {
 	h.update(first, d)
 	h.update(other, Desired{VIPs: []netip.Addr{netip.MustParseAddr("192.0.2.101")}, NATServers: server("10.0.0.3:80", packet.ProtoTCP)})
 	h.crash(first)
-	equal(t, "tables after the crash", h.tables(), "uvs-eth0+eth1", "uvs-eth0")
+	equal(t, "tables after the crash", h.tables(), "uvs-eth0_eth1", "uvs-eth0")
 
 	// Another run of the same takes over what it needs and removes the rest. The living instance's is left alone.
 	again := h.guard()
@@ -552,6 +552,20 @@ func (s *space) watchNFT(n *atomic.Int32) (stop func()) {
 		}
 	}()
 	return func() { close(heard); <-done; nw.close() }
+}
+
+func TestNamesAreSuchAsNFTCanRead(t *testing.T) {
+	t.Parallel()
+	for in, want := range map[string]string{"eth0": "eth0", "br-lan.100": "br-lan.100", "wan:1 é": "wan_1__"} {
+		if got := nftName(in); got != want {
+			t.Errorf("nftName(%q) = %q, want %q", in, got, want)
+		}
+	}
+	g := &Guard{cfg: Config{Interfaces: []Interface{{Name: "a:b", Mode: InterfaceMAC}, {Name: "a_b", Mode: InterfaceMAC}}}}
+	r := g.rules(Desired{NATServers: server("10.0.0.2:80", packet.ProtoTCP)})
+	if len(r.chains) != 2 || r.chains[0].name == r.chains[1].name {
+		t.Errorf("chains %+v, want two of different names", r.chains)
+	}
 }
 
 func TestRunPutsBackWhatOthersTakeAway(t *testing.T) {

@@ -34,6 +34,7 @@ type ruleset struct {
 
 // chain is what is dropped at one interface's ingress, besides the servers' answers.
 type chain struct {
+	name  string
 	iface string
 	inner []netip.Prefix // segments whose packets uvs forwards all by itself
 }
@@ -194,7 +195,7 @@ func (n *nft) localAddrs() (contents, error) {
 // installed is the table as it is.
 type installed struct {
 	there  bool
-	chains map[string][]string // by name, which is the interface's: the rules' comments
+	chains map[string][]string // by name: the rules' comments
 	sets   map[string]contents
 }
 
@@ -254,7 +255,7 @@ func (have *installed) sameRules(n *nft, r ruleset, sets map[string]contents) bo
 		}
 	}
 	return !slices.ContainsFunc(r.chains, func(c chain) bool {
-		comments := have.chains[c.iface]
+		comments := have.chains[c.name]
 		return !slices.EqualFunc(n.rules(c), comments, func(r rule, comment string) bool { return r.comment == comment })
 	})
 }
@@ -300,7 +301,7 @@ func (n *nft) build(r ruleset, sets map[string]contents) {
 	n.changeElements(installed{}, sets)
 	for _, c := range r.chains {
 		nc := n.conn.AddChain(&nftables.Chain{
-			Table: n.table, Name: c.iface, Device: c.iface, Type: nftables.ChainTypeFilter,
+			Table: n.table, Name: c.name, Device: c.iface, Type: nftables.ChainTypeFilter,
 			Hooknum: nftables.ChainHookIngress, Priority: nftables.ChainPriorityRef(-500),
 		})
 		for _, r := range n.rules(c) {
