@@ -116,6 +116,11 @@ func (d *director) inject(port int, frame []byte) (out [2][][]byte) {
 	return d.run()
 }
 
+// received is an Ethernet frame as a link hands it out.
+func received(eth []byte) *link.Frame {
+	return &link.Frame{Buf: append(make([]byte, packet.VnetLen), eth...)}
+}
+
 // run steps worker and slow path until both are idle.
 func (d *director) run() (out [2][][]byte) {
 	for d.plane.Step(d.now) {
@@ -230,4 +235,20 @@ func one(t testing.TB, frames [][]byte) []byte {
 		t.Fatalf("%d frames sent, want 1", len(frames))
 	}
 	return frames[0]
+}
+
+// payload is n bytes of payload.
+func payload(n int) gopacket.Payload { return gopacket.Payload(make([]byte, n)) }
+
+// bytesOf is b as a payload.
+func bytesOf(b []byte) gopacket.Payload { return gopacket.Payload(b) }
+
+// withoutARP leaves out announcements.
+func withoutARP(frames [][]byte) (rest [][]byte) {
+	for _, f := range frames {
+		if (*packet.Eth)(f[packet.VnetLen:]).Type() != packet.EtherARP {
+			rest = append(rest, f)
+		}
+	}
+	return rest
 }

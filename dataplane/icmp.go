@@ -16,19 +16,13 @@ func (w *path) icmp(q *port, f *link.Frame) Verdict {
 	h := p.ICMP()
 	switch {
 	case h.Type() == packet.ICMPEcho && w.owns(q, p.Dst):
-		if !w.limiter.Allow(w.now) {
-			return DropRateLimit
-		}
-		station := (*packet.Eth)(p.Frame).Src()
-		if f.Vnet().NeedsCsum() {
-			forward.CompleteChecksum(p.Frame, f.Vnet())
-		}
 		if !forward.EchoReply(p, f.Vnet()) {
 			return DropICMP
 		}
-		forward.Ethernet(p.Frame, station, q.mac)
 		w.sendBack(q, f, p)
 		return AnsweredEcho
+	case h.IsError() && !forward.ChecksumOK(p, f.Vnet()):
+		return DropICMP // as IPVS does for every method
 	case h.IsError() && !w.table.Empty():
 		quote := p.Frame[p.L4+packet.ICMPLen:]
 		if v := w.tunnelError(h, quote); v != verdictNone {

@@ -130,5 +130,5 @@ func (w *path) unavailable(q *port, f *link.Frame, vs *service.VirtualService) V
 	if vs.Mark == 0 && vs.Addr.Port() == ftpPort && p.DstPort != ftpPort {
 		return w.refuse(q, f)
 	}
-	return w.answerUnreachable(q, p, packet.ICMPCodePort, 0, p.Dst)
+	return w.answerUnreachable(q, p, packet.ICMPCodePort, 0, p.Dst, DropNoScheduler)
 }

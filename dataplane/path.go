@@ -51,8 +51,9 @@ type path struct {
 
 	answers  [answerCount][]byte // answers of our own, valid until flush
 	nAnswers int
-	limiter  forward.Limiter
-	held     held
+	errors   forward.Limiter // of ICMP errors
+	resets   forward.Limiter // apart, so that a port scan doesn't keep clients from learning of path MTUs
+	held     []heldFrame  // the oldest first
 	fragment *reassembled // set while a gathered datagram passes
 
 	heads  []byte // headers of fragments and segments, made when first needed
@@ -71,7 +72,9 @@ type hopSlot struct {
 func (w *path) init(p *Plane, tx []link.Link) {
 	w.plane, w.table = p, p.table.Load()
 	w.setTx(tx)
-	w.limiter.Set(float64(p.cfg.AnswersPerSecond), p.cfg.AnswersPerSecond)
+	for _, l := range []*forward.Limiter{&w.errors, &w.resets} {
+		l.Set(float64(p.cfg.AnswersPerSecond), p.cfg.AnswersPerSecond)
+	}
 	for i := range w.answers {
 		w.answers[i] = make([]byte, answerSize)
 	}
@@ -176,9 +179,9 @@ func (w *path) deliver(q *port, f *link.Frame, p *packet.Packet, c *conntrack.Co
 	if p.TTL <= 1 {
 		return w.answerTimeExceeded(q, p, c.Virtual)
 	}
-	hop, wait := w.serverHop(c)
+	hop, status := w.serverHop(c)
 	if hop == nil {
-		return w.hold(q, f, c, c.Server, wait)
+		return w.hold(q, f, p, wait{work: sendIn, conn: c, dst: c.Server, status: status, from: c.Virtual})
 	}
 	mtu := hop.MTU
 	if c.Method == service.Tunnel {
@@ -219,7 +222,7 @@ func (w *path) deliverOut(q *port, f *link.Frame, p *packet.Packet, c *conntrack
 	}
 	hop, status := w.plane.cfg.NextHops.Lookup(c.Client)
 	if status != nexthop.Ready {
-		return w.hold(q, f, c, c.Client, status)
+		return w.hold(q, f, p, wait{work: sendOut, conn: c, dst: c.Client, status: status, from: w.ownAddr(q, c.Virtual)})
 	}
 	if v := w.fits(q, f, p, hop.MTU, w.ownAddr(q, c.Virtual)); v != verdictNone {
 		return v
@@ -268,7 +271,7 @@ func (w *path) fits(q *port, f *link.Frame, p *packet.Packet, mtu int, from pack
 	if n <= mtu || !p.IPv4().DF() {
 		return verdictNone
 	}
-	return w.answerUnreachable(q, p, packet.ICMPCodeFragNeeded, mtu, from)
+	return w.answerUnreachable(q, p, packet.ICMPCodeFragNeeded, mtu, from, DropTooBig)
 }
 
 // transmit sends the frame by hop: in one piece, in those it came in, or cut to the way's MTU.
@@ -296,74 +299,6 @@ func (w *path) split(tx link.Link, port int, v *packet.Vnet, frame []byte, mtu i
 	}
 	forward.Split(w.heads, frame, mtu, w.send[port])
 	tx.Flush() // heads is needed again
-}
-
-// reply sends a frame of our own back where the packet came from: to the station that sent it, by the port it came in.
-func (w *path) reply(q *port, p *packet.Packet, b []byte) {
-	src := (*packet.Eth)(p.Frame).Src()
-	forward.Ethernet(b[packet.VnetLen:], src, q.mac)
-	w.tx[q.index].Send(b, nil)
-}
-
-func (w *path) answerTimeExceeded(q *port, p *packet.Packet, from packet.Addr) Verdict {
-	if !w.limiter.Allow(w.now) {
-		return DropRateLimit
-	}
-	b := forward.TimeExceeded(w.answer(), p, from)
-	if b == nil {
-		return DropTTL
-	}
-	w.reply(q, p, b)
-	return AnsweredICMP
-}
-
-func (w *path) answerUnreachable(q *port, p *packet.Packet, code uint8, mtu int, from packet.Addr) Verdict {
-	if !w.limiter.Allow(w.now) {
-		return DropRateLimit
-	}
-	b := forward.Unreachable(w.answer(), p, code, mtu, from)
-	if b == nil {
-		if code == packet.ICMPCodeFragNeeded {
-			return DropTooBig
-		}
-		return DropNoScheduler
-	}
-	w.reply(q, p, b)
-	return AnsweredICMP
-}
-
-// refuse answers as the host would if the VIP were its own and nobody listened: TCP with a reset, UDP with port
-// unreachable.
-func (w *path) refuse(q *port, f *link.Frame) Verdict {
-	p := &w.pkt
-	switch p.Proto {
-	case packet.ProtoTCP:
-		if !forward.ChecksumOK(p, f.Vnet()) {
-			return DropNoConn
-		}
-		if !w.limiter.Allow(w.now) {
-			return DropRateLimit
-		}
-		b := forward.Reset(w.answer(), p)
-		if b == nil {
-			return DropNoConn
-		}
-		w.reply(q, p, b)
-		return AnsweredReset
-	default:
-		if !forward.ChecksumOK(p, f.Vnet()) {
-			return DropNoConn
-		}
-		return w.answerUnreachable(q, p, packet.ICMPCodePort, 0, p.Dst)
-	}
-}
-
-// ownAddr is the address of ours that an ICMP error to a station on q's segment bears: the gateway address there, or else.
-func (w *path) ownAddr(q *port, otherwise packet.Addr) packet.Addr {
-	if len(q.gateways) > 0 {
-		return q.gateways[0].addr
-	}
-	return otherwise
 }
 
 // owns says that a is an address that uvs has on port q: a VIP, or the gateway address of that segment.

@@ -14,9 +14,7 @@ const (
 	slowQueue  = 1024                   // frames that wait for the slow path
 	slowBatch  = 64                     // frames it takes before it transmits
 	slowTick   = 100 * time.Millisecond // fragments, held packets and announcements are looked after this often
-	slowFrame  = 2048                   // the usual size of a queued frame's buffer
 	sendQueue  = 256                    // frames of others that wait to be sent by it
-	slowExpire = 64
 )
 
 // slowPath does what may wait or allocate: it answers ARP, gathers fragments and announces our addresses. It runs the
@@ -73,8 +71,7 @@ func (s *slowPath) offer(port int, f *link.Frame) Verdict {
 	if len(s.queue) == cap(s.queue) {
 		return DropSlowPathFull // spare the copy
 	}
-	c := queued{port: port, frame: *f}
-	c.frame.Buf = append(make([]byte, 0, max(slowFrame, len(f.Buf))), f.Buf...)
+	c := queued{port: port, frame: copyFrame(f)}
 	select {
 	case s.queue <- c:
 		return verdictNone
@@ -140,8 +137,9 @@ func (s *slowPath) step(now int64, first *queued) {
 			}
 		}
 	}
-	s.retry.Store(false)
-	s.retryHeld()
+	if s.retry.Swap(false) && len(s.held) > 0 || s.heldDue(now) {
+		s.retryHeld()
+	}
 	if n := s.gather.Expire(now); n > 0 {
 		s.verdicts[DropFragment] += uint64(n)
 	}

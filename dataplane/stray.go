@@ -74,13 +74,13 @@ func (w *path) inner(q *port, f *link.Frame) Verdict {
 func (w *path) route(q *port, f *link.Frame) Verdict {
 	p := &w.pkt
 	if p.TTL <= 1 {
-		return w.answerTimeExceeded(q, p, w.ownAddr(q, p.Dst))
+		return w.answerTimeExceeded(q, p, w.routerAddr(q))
 	}
 	hop, status := w.plane.cfg.NextHops.Lookup(p.Dst)
 	if status != nexthop.Ready {
-		return w.notReached(p.Dst, status)
+		return w.hold(q, f, p, wait{work: sendInner, dst: p.Dst, status: status, from: w.routerAddr(q)})
 	}
-	if v := w.fits(q, f, p, hop.MTU, w.ownAddr(q, p.Dst)); v != verdictNone {
+	if v := w.fits(q, f, p, hop.MTU, w.routerAddr(q)); v != verdictNone {
 		return v
 	}
 	p.IPv4().DecTTL()
@@ -127,83 +127,4 @@ func (w *path) masquerade(q *port, f *link.Frame) Verdict {
 		sourcePort += 7919 * (try + 1) // anywhere else
 	}
 	return DropNoMasqPort
-}
-
-// held are packets of one path that wait for their next hop.
-type held struct {
-	frames []heldFrame
-}
-
-type heldFrame struct {
-	port     *port
-	conn     conntrack.Conn
-	dst      packet.Addr
-	since    int64
-	frame    link.Frame
-	fragment *reassembled
-}
-
-const (
-	heldPerHop  = 4
-	heldInAll   = 512
-	heldTimeout = 3e9 // ns
-)
-
-// hold sets a packet of connection c aside until the way to dst is known, or drops it where it never will be. The
-// connection's work is done; only the sending remains.
-func (w *path) hold(q *port, f *link.Frame, c *conntrack.Conn, dst packet.Addr, status nexthop.Status) Verdict {
-	if status != nexthop.Pending {
-		return hopVerdict(status)
-	}
-	w.plane.cfg.NextHops.Resolve(dst)
-	if len(w.held.frames) >= heldInAll {
-		return DropHeldFull
-	}
-	n := 0
-	for i := range w.held.frames {
-		if w.held.frames[i].dst == dst {
-			n++
-		}
-	}
-	if n >= heldPerHop {
-		return DropHeldFull
-	}
-	h := heldFrame{port: q, conn: *c, dst: dst, since: w.now, frame: *f, fragment: w.fragment}
-	h.frame.Buf = append([]byte(nil), f.Buf...) // the slot goes back to its ring
-	w.held.frames = append(w.held.frames, h)
-	return verdictNone
-}
-
-// retryHeld sends the packets whose next hop has become known and drops those whose never will. The caller holds ledger.mu
-// and flushes afterwards.
-func (w *path) retryHeld() {
-	waiting := w.held.frames
-	w.held.frames = nil
-	keep := waiting[:0]
-	for _, h := range waiting {
-		_, status := w.plane.cfg.NextHops.Lookup(h.dst)
-		if status == nexthop.Pending && w.now-h.since < heldTimeout {
-			keep = append(keep, h)
-			continue
-		}
-		weight := uint64(1)
-		if h.fragment != nil {
-			weight = uint64(h.fragment.pieces())
-		}
-		if status != nexthop.Ready || packet.Decode(h.frame.Eth(), &w.pkt) != packet.NoFault {
-			w.verdicts[hopVerdict(status)] += weight
-			continue
-		}
-		w.fragment = h.fragment
-		var v Verdict
-		if h.conn.Dir == conntrack.Out {
-			v = w.deliverOut(h.port, &h.frame, &w.pkt, &h.conn)
-		} else {
-			v = w.deliver(h.port, &h.frame, &w.pkt, &h.conn)
-		}
-		w.fragment = nil
-		w.verdicts[v] += weight
-	}
-	clear(waiting[len(keep):])
-	w.held.frames = append(keep, w.held.frames...)
 }

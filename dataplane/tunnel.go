@@ -114,12 +114,12 @@ func (w *path) tunnelError(h *packet.ICMP, quote []byte) Verdict {
 
 // toHost looks at a frame for the host's own MAC: an ICMP error about a tunnel whose outer source is the host's address is
 // ours as well.
-func (w *path) toHost(frame []byte) Verdict {
-	if w.table.Empty() || packet.Decode(frame, &w.pkt) != packet.NoFault || w.pkt.Proto != packet.ProtoICMP || w.pkt.Fragment {
+func (w *path) toHost(f *link.Frame) Verdict {
+	if w.table.Empty() || packet.Decode(f.Eth(), &w.pkt) != packet.NoFault || w.pkt.Proto != packet.ProtoICMP || w.pkt.Fragment {
 		return PassForeignMAC
 	}
 	h := w.pkt.ICMP()
-	if !h.IsError() {
+	if !h.IsError() || !forward.ChecksumOK(&w.pkt, f.Vnet()) {
 		return PassForeignMAC
 	}
 	if v := w.tunnelError(h, w.pkt.Frame[w.pkt.L4+packet.ICMPLen:]); v != verdictNone {

@@ -99,10 +99,10 @@ func TestTunnelErrorAtTheHostsAddressIsOurs(t *testing.T) {
 	w := d.plane.workers[0]
 	w.mu.Lock()
 	w.begin(d.now)
-	if v := w.toHost(report); v != ForwardedICMP {
+	if v := w.toHost(received(report)); v != ForwardedICMP {
 		t.Errorf("verdict %v, want %v", v, ForwardedICMP)
 	}
-	if v := w.toHost(fromClient(t, client, "S", "")); v != PassForeignMAC {
+	if v := w.toHost(received(fromClient(t, client, "S", ""))); v != PassForeignMAC {
 		t.Errorf("another packet for the host: verdict %v", v)
 	}
 	w.mu.Unlock()

@@ -41,7 +41,7 @@ const (
 	DropNoServer     // its real server was removed (expire_nodest_conn=0)
 	DropTableFull    // no room for another connection
 	DropNoScheduler  // the service has no scheduler or no server, and the answer was not allowed
-	DropNoRoute      // no route to the next hop
+	DropNoRoute      // no route to the next hop; like the next two and DropHeldTimeout, its sender is told
 	DropNotAttached  // the route leaves by an interface uvs isn't attached to
 	DropUnreachable  // the next hop doesn't answer ARP
 	DropHeldFull     // too many packets wait for that next hop

@@ -89,7 +89,7 @@ func (w *worker) report() {
 
 // step takes one batch from every link, without blocking, and says whether there was anything.
 func (w *worker) step(now int64) (busy bool) {
-	if w.retry.Swap(false) || len(w.held.frames) > 0 {
+	if w.retry.Swap(false) && len(w.held) > 0 || w.heldDue(now) {
 		w.mu.Lock()
 		w.begin(now)
 		w.retryHeld()
@@ -165,7 +165,7 @@ func (w *worker) notToUs(q *port, f *link.Frame, eth *packet.Eth) Verdict {
 	switch {
 	case !eth.Dst().IsGroup():
 		if f.Type == unix.PACKET_HOST {
-			return w.toHost(f.Eth())
+			return w.toHost(f)
 		}
 		return PassForeignMAC
 	case f.Tagged && f.VLAN&0xfff != 0:
