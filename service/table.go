@@ -16,9 +16,10 @@ type Table struct {
 	// ServiceSlots and ServerSlots are the lengths that arrays of counters by Index need.
 	ServiceSlots, ServerSlots int
 
+	marks    *Marks
 	byAddr   map[addrKey]*VirtualService
 	byMark   map[markKey]*VirtualService
-	vips     map[packet.Addr]int // services that have the address, all protocols
+	vips     map[packet.Addr]int // services and mark rules that have the address
 	lowest   packet.Addr
 	ftp      bool // a TCP service on port 21 exists
 	portZero bool // a service on port 0 exists
@@ -35,8 +36,14 @@ type markKey struct {
 	v6   bool
 }
 
+// Option is something more that a Table is built of.
+type Option func(*Table)
+
+// WithMarks makes a Table give marks by these rules; nil are none.
+func WithMarks(m *Marks) Option { return func(t *Table) { t.marks = m } }
+
 // NewTable builds a Table of services, whose keys must differ. The slice is kept.
-func NewTable(services []*VirtualService, servers *ServerIndex, generation uint64) *Table {
+func NewTable(services []*VirtualService, servers *ServerIndex, generation uint64, options ...Option) *Table {
 	t := &Table{
 		Services: services, Servers: servers, Generation: generation,
 		byAddr: make(map[addrKey]*VirtualService, len(services)),
@@ -61,8 +68,38 @@ func NewTable(services []*VirtualService, servers *ServerIndex, generation uint6
 		t.ftp = t.ftp || vs.Proto == TCP && port == 21
 		t.portZero = t.portZero || port == 0
 	}
+	for _, o := range options {
+		o(t)
+	}
+	if t.marks != nil {
+		t.ownMarked()
+	}
 	return t
 }
+
+// ownMarked makes the hosts that rules send to a fwmark service addresses of ours. Such a service has no VIP of its own,
+// but somebody must answer ARP for what its clients connect to. Of a larger network only its router can tell which
+// addresses are the director's: it must have a route here.
+func (t *Table) ownMarked() {
+	for i := range t.marks.rules {
+		r := &t.marks.rules[i]
+		if addr, ok := r.host(); ok && t.byMark[markKey{r.Mark, !addr.Is4()}] != nil {
+			t.vips[addr]++
+		}
+	}
+}
+
+// Mark returns the firewall mark of a packet from a client that came in by the port with that index: what the first rule
+// gives that it meets, or 0. It does not allocate; without rules it costs nothing.
+func (t *Table) Mark(f *packet.Flow, port int) uint32 {
+	if t.marks == nil {
+		return 0
+	}
+	return t.marks.Of(f, port)
+}
+
+// Marks are the rules that marks are given by, or nil.
+func (t *Table) Marks() *Marks { return t.marks }
 
 // Empty says that no service exists at all; IPVS then looks at nothing.
 func (t *Table) Empty() bool { return len(t.Services) == 0 }
@@ -100,10 +137,11 @@ func (t *Table) Match(f *packet.Flow, mark uint32) *VirtualService {
 	return nil
 }
 
-// IsVIP says that some service by address has this address.
+// IsVIP says that some service by address has this address, or that a rule gives what goes to this one address the mark
+// of a fwmark service.
 func (t *Table) IsVIP(a packet.Addr) bool { return t.vips[a] > 0 }
 
-// VIPs calls yield for every address that a service has, in no order.
+// VIPs calls yield for every address that IsVIP is true of, in no order.
 func (t *Table) VIPs(yield func(packet.Addr) bool) {
 	for a := range t.vips {
 		if !yield(a) {
@@ -112,5 +150,5 @@ func (t *Table) VIPs(yield func(packet.Addr) bool) {
 	}
 }
 
-// LowestVIP is the lowest IPv4 address that a service has, or the zero Addr.
+// LowestVIP is the lowest IPv4 address that a service by address has, or the zero Addr.
 func (t *Table) LowestVIP() packet.Addr { return t.lowest }
