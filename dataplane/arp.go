@@ -107,14 +107,16 @@ func (s *slowPath) announceDue() {
 func (s *slowPath) announceFollow() {
 	a := &s.announce
 	want := make(map[announced]bool)
-	for addr := range s.table.VIPs {
-		if !addr.Is4() {
-			continue
+	own := func(addr packet.Addr) bool {
+		if addr.Is4() {
+			for _, port := range s.segments(addr) {
+				want[announced{addr, port}] = true
+			}
 		}
-		for _, port := range s.segments(addr) {
-			want[announced{addr, port}] = true
-		}
+		return true
 	}
+	s.table.VIPs(own)
+	own(s.masq)
 	for i := range s.ports {
 		for _, g := range s.ports[i].gateways {
 			want[announced{g.addr, i}] = true

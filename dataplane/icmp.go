@@ -15,7 +15,7 @@ func (w *path) icmp(q *port, f *link.Frame) Verdict {
 	p := &w.pkt
 	h := p.ICMP()
 	switch {
-	case h.Type() == packet.ICMPEcho && w.owns(q, p.Dst):
+	case h.Type() == packet.ICMPEcho && w.owns(q, p.Dst) && !w.owns(q, p.Src):
 		if !forward.EchoReply(p, f.Vnet()) {
 			return DropICMP
 		}
@@ -23,7 +23,7 @@ func (w *path) icmp(q *port, f *link.Frame) Verdict {
 		return AnsweredEcho
 	case h.IsError() && !forward.ChecksumOK(p, f.Vnet()):
 		return DropICMP // as IPVS does for every method
-	case h.IsError() && !w.table.Empty():
+	case h.IsError() && !w.idle():
 		quote := p.Frame[p.L4+packet.ICMPLen:]
 		if v := w.tunnelError(h, quote); v != verdictNone {
 			return v

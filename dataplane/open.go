@@ -12,6 +12,9 @@ const ftpDataPort = 20
 // open deals with a packet of no known connection for service vs: it may open one (ip_vs_schedule).
 func (w *path) open(q *port, f *link.Frame, vs *service.VirtualService) Verdict {
 	p := &w.pkt
+	if w.owns(q, p.Src) {
+		return DropAddress // nobody else sends from it: the kernel's martian source
+	}
 	if p.Proto == packet.ProtoTCP && (p.TCPFlags&packet.TCPSyn == 0 || p.TCPFlags&packet.TCPRst != 0) {
 		return w.refuse(q, f)
 	}

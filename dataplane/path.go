@@ -19,8 +19,7 @@ const (
 type port struct {
 	index    int
 	mac      packet.MAC
-	link     link.Link // nil in the slow path for receiving; see path.tx
-	inside   bool      // real servers with our gateway address are behind it: try their answers first
+	inside   bool // real servers with our gateway address are behind it: try their answers first
 	gateways []gateway
 }
 
@@ -45,6 +44,7 @@ type path struct {
 	pkt      packet.Packet
 	quoted   packet.Packet
 	conn     conntrack.Conn
+	masq     packet.Addr // the address configured for masquerading, which is ours; zero: none
 	create   conntrack.NewConn
 	template conntrack.NewTemplate
 	req      service.Request
@@ -53,8 +53,8 @@ type path struct {
 	nAnswers int
 	errors   forward.Limiter // of ICMP errors
 	resets   forward.Limiter // apart, so that a port scan doesn't keep clients from learning of path MTUs
-	held     []heldFrame  // the oldest first
-	fragment *reassembled // set while a gathered datagram passes
+	held     []heldFrame     // the oldest first
+	fragment *reassembled    // set while a gathered datagram passes
 
 	heads  []byte // headers of fragments and segments, made when first needed
 	whole  []byte // an outer packet that must be cut
@@ -72,6 +72,9 @@ type hopSlot struct {
 func (w *path) init(p *Plane, tx []link.Link) {
 	w.plane, w.table = p, p.table.Load()
 	w.setTx(tx)
+	if p.cfg.Inner == MasqueradeInnerTraffic {
+		w.masq = packet.AddrFrom(p.cfg.MasqueradeAddr)
+	}
 	for _, l := range []*forward.Limiter{&w.errors, &w.resets} {
 		l.Set(float64(p.cfg.AnswersPerSecond), p.cfg.AnswersPerSecond)
 	}
@@ -135,8 +138,8 @@ func (w *path) ip(q *port, f *link.Frame) Verdict {
 	default:
 		return w.other(q, f)
 	}
-	if w.table.Empty() {
-		return w.stray(q, f) // IPVS without a service looks at nothing (golden fact 13)
+	if w.idle() {
+		return w.stray(q, f)
 	}
 	c := &w.conn
 	conns := w.plane.cfg.Conns
@@ -166,6 +169,12 @@ func (w *path) ip(q *port, f *link.Frame) Verdict {
 		}
 	}
 	return w.stray(q, f)
+}
+
+// idle says that there can be no connection. Without any service IPVS looks at nothing, even if connections live on; only
+// masquerading needs no service.
+func (w *path) idle() bool {
+	return w.table.Empty() && w.plane.cfg.Inner != MasqueradeInnerTraffic
 }
 
 // toServer moves a packet of a known connection to its real server.
@@ -301,9 +310,10 @@ func (w *path) split(tx link.Link, port int, v *packet.Vnet, frame []byte, mtu i
 	tx.Flush() // heads is needed again
 }
 
-// owns says that a is an address that uvs has on port q: a VIP, or the gateway address of that segment.
+// owns says that a is an address that uvs has on port q: a VIP, the address for masquerading, or the gateway address of that
+// segment.
 func (w *path) owns(q *port, a packet.Addr) bool {
-	if w.table.IsVIP(a) {
+	if w.table.IsVIP(a) || a == w.masq && !a.IsZero() {
 		return true
 	}
 	for _, g := range q.gateways {

@@ -11,10 +11,10 @@ import (
 )
 
 const (
-	slowQueue  = 1024                   // frames that wait for the slow path
-	slowBatch  = 64                     // frames it takes before it transmits
-	slowTick   = 100 * time.Millisecond // fragments, held packets and announcements are looked after this often
-	sendQueue  = 256                    // frames of others that wait to be sent by it
+	slowQueue = 1024                   // frames that wait for the slow path
+	slowBatch = 64                     // frames it takes before it transmits
+	slowTick  = 100 * time.Millisecond // fragments, held packets and announcements are looked after this often
+	sendQueue = 256                    // frames of others that wait to be sent by it
 )
 
 // slowPath does what may wait or allocate: it answers ARP, gathers fragments and announces our addresses. It runs the

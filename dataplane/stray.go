@@ -14,10 +14,12 @@ func (w *path) stray(q *port, f *link.Frame) Verdict {
 	p := &w.pkt
 	switch {
 	case w.owns(q, p.Dst):
-		if p.Proto == packet.ProtoICMP {
-			return PassProtocol
+		if w.owns(q, p.Src) {
+			return DropAddress
 		}
 		return w.refuse(q, f)
+	case isGroup(p.Dst):
+		return PassGroup
 	case q.inside:
 		return w.inner(q, f)
 	case w.plane.cfg.Inner == ForwardInnerTraffic && w.isInner(p.Dst):
@@ -33,6 +35,8 @@ func (w *path) other(q *port, f *link.Frame) Verdict {
 	switch {
 	case w.owns(q, p.Dst):
 		return PassProtocol
+	case isGroup(p.Dst):
+		return PassGroup
 	case q.inside:
 		return w.inner(q, f)
 	case w.plane.cfg.Inner == ForwardInnerTraffic && w.isInner(p.Dst):
@@ -41,6 +45,10 @@ func (w *path) other(q *port, f *link.Frame) Verdict {
 		return PassNotOurs
 	}
 }
+
+// isGroup says that a is no single host's: multicast, the limited broadcast, or reserved. Such a packet may come in a frame
+// to our own MAC all the same.
+func isGroup(a packet.Addr) bool { return a.Is4() && a.V4()>>28 >= 0xe }
 
 // isInner says that a lies on a segment of real servers whose gateway we are.
 func (w *path) isInner(a packet.Addr) bool {
@@ -101,7 +109,7 @@ func (w *path) masquerade(q *port, f *link.Frame) Verdict {
 	if p.Proto == packet.ProtoTCP && (p.TCPFlags&packet.TCPSyn == 0 || p.TCPFlags&packet.TCPRst != 0) {
 		return DropInner
 	}
-	from := packet.AddrFrom(w.plane.cfg.MasqueradeAddr)
+	from := w.masq
 	if from.IsZero() {
 		if from = w.table.LowestVIP(); from.IsZero() {
 			return DropInner
@@ -119,10 +127,17 @@ func (w *path) masquerade(q *port, f *link.Frame) Verdict {
 				Flow: inbound, Server: p.Src, ServerPort: p.SrcPort, Method: service.Masq, Service: service.NoServer,
 				Dir: conntrack.Out, TCPFlags: p.TCPFlags, Now: w.now,
 			}
-			if conns.Insert(n, c) == conntrack.Full {
+			switch conns.Insert(n, c) {
+			case conntrack.Full:
 				return DropTableFull
+			case conntrack.Hit: // another worker was faster: with this very flow, or with another that wants the port
+				if c.Server != p.Src || c.ServerPort != p.SrcPort {
+					break
+				}
+				fallthrough
+			default:
+				return w.toClient(q, f, p, c)
 			}
-			return w.toClient(q, f, p, c)
 		}
 		sourcePort += 7919 * (try + 1) // anywhere else
 	}

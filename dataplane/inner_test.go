@@ -1,0 +1,186 @@
+package dataplane
+
+import (
+	"net"
+	"net/netip"
+	"sync"
+	"sync/atomic"
+	"testing"
+
+	"github.com/google/gopacket/layers"
+
+	"uvs/dataplane/link"
+	"uvs/dataplane/nexthop"
+	"uvs/packet"
+	"uvs/service"
+)
+
+// fromInside is a segment of a real server's own traffic to a station outside.
+func fromInside(t testing.TB, n byte, sport, dport uint16, flags string) []byte {
+	t.Helper()
+	return frame(t, serverMAC(n), rsMAC, &layers.IPv4{SrcIP: net.IPv4(10, 1, 0, n), DstIP: net.IPv4(192, 0, 2, 80)}, tcp(sport, dport, flags))
+}
+
+// backTo is a segment from that station to an address of ours.
+func backTo(t testing.TB, dst netip.Addr, sport, dport uint16, flags string) []byte {
+	t.Helper()
+	return frame(t, gatewayMAC, cliMAC, &layers.IPv4{SrcIP: net.IPv4(192, 0, 2, 80), DstIP: dst.AsSlice()}, tcp(sport, dport, flags))
+}
+
+var masqueradeAddr = netip.MustParseAddr("10.9.0.50")
+
+func masquerading(t testing.TB) *director {
+	return newDirector(t, func(c *Config) { c.Inner, c.MasqueradeAddr = MasqueradeInnerTraffic, masqueradeAddr })
+}
+
+func TestTheMasqueradeAddressIsOurs(t *testing.T) {
+	d := masquerading(t)
+	var announced bool
+	for _, f := range d.run()[0] {
+		a, ok := packet.ParseARP(f[packet.VnetLen+packet.EthLen:])
+		announced = announced || ok && a.Sender() == 0x0a090032 && a.SenderMAC() == cliMAC
+	}
+	if !announced {
+		t.Error("the address was not announced")
+	}
+	a, ok := packet.ParseARP(one(t, d.inject(0, arpRequest(gatewayMAC, 0x0a0900fe, 0x0a090032))[0])[packet.VnetLen+packet.EthLen:])
+	if !ok || a.Op() != packet.ARPReply || a.SenderMAC() != cliMAC {
+		t.Errorf("who has the address: %x", a)
+	}
+	// Nobody listens there.
+	p := parse(t, one(t, d.inject(0, backTo(t, masqueradeAddr, 443, 33000, "S"))[0]))
+	if rst, ok := p.Layer(layers.LayerTypeTCP).(*layers.TCP); !ok || !rst.RST {
+		t.Errorf("a connection to it got %v", p)
+	}
+	d.accounted()
+}
+
+// arpRequest is a frame that asks everybody for target.
+func arpRequest(mac packet.MAC, sender, target uint32) []byte {
+	b := make([]byte, packet.EthLen+packet.ARPLen)
+	packet.PutEth(b, packet.Broadcast, mac, packet.EtherARP)
+	packet.PutARP(b[packet.EthLen:], packet.ARPRequest, mac, sender, packet.MAC{}, target)
+	return b
+}
+
+func TestMasqueradingNeedsNoService(t *testing.T) {
+	d := masquerading(t)
+	d.run()
+	one(t, d.inject(1, fromInside(t, 11, 33000, 443, "S"))[0])
+	p := parse(t, one(t, d.inject(0, backTo(t, masqueradeAddr, 443, 33000, "SA"))[1]))
+	if ip := p.Layer(layers.LayerTypeIPv4).(*layers.IPv4); !ip.DstIP.Equal(net.IPv4(10, 1, 0, 11)) {
+		t.Errorf("answer went to %v", ip.DstIP)
+	}
+	p = parse(t, one(t, d.inject(1, fromInside(t, 11, 33000, 443, "A"))[0]))
+	if ip := p.Layer(layers.LayerTypeIPv4).(*layers.IPv4); !ip.SrcIP.Equal(masqueradeAddr.AsSlice()) {
+		t.Errorf("left as from %v", ip.SrcIP)
+	}
+	d.accounted()
+}
+
+func TestMasqueradedFlowsGetPortsOfTheirOwn(t *testing.T) {
+	d := masquerading(t)
+	d.run()
+	ports := make(map[layers.TCPPort]byte)
+	for n := byte(11); n <= 14; n++ {
+		p := parse(t, one(t, d.inject(1, fromInside(t, n, 33000, 443, "S"))[0]))
+		port := p.Layer(layers.LayerTypeTCP).(*layers.TCP).SrcPort
+		if other, taken := ports[port]; taken {
+			t.Errorf("servers %d and %d share port %d", other, n, port)
+		}
+		ports[port] = n
+	}
+	for port, n := range ports {
+		p := parse(t, one(t, d.inject(0, backTo(t, masqueradeAddr, 443, uint16(port), "SA"))[1]))
+		ip, seg := p.Layer(layers.LayerTypeIPv4).(*layers.IPv4), p.Layer(layers.LayerTypeTCP).(*layers.TCP)
+		if !ip.DstIP.Equal(net.IPv4(10, 1, 0, n)) || seg.DstPort != 33000 {
+			t.Errorf("answer to port %d went to %v:%d, want server %d", port, ip.DstIP, seg.DstPort, n)
+		}
+	}
+	d.accounted()
+}
+
+// TestWorkersNeverGiveTwoFlowsOnePort has two workers masquerade two servers' flows that want the same port, at once.
+func TestWorkersNeverGiveTwoFlowsOnePort(t *testing.T) {
+	links := func() link.Link { return link.NewMem(link.MemConfig{}) }
+	d := newDirector(t, func(c *Config) {
+		c.Inner, c.MasqueradeAddr, c.Workers = MasqueradeInnerTraffic, masqueradeAddr, 2
+		c.OpenRx = func(int, int) (link.Link, error) { return links(), nil }
+	})
+	const rounds = 5000
+	var at [2]atomic.Int32 // the round each worker is in
+	var wg sync.WaitGroup
+	for i, w := range d.plane.workers {
+		frames := make([][]byte, rounds)
+		for r := range frames {
+			frames[r] = fromInside(t, byte(11+i), 33000, uint16(1000+r), "S")
+		}
+		wg.Go(func() {
+			w.begin(d.now)
+			for r, f := range frames {
+				for at[i].Store(int32(r + 1)); at[1-i].Load() <= int32(r); {
+				}
+				w.verdicts[w.handle(&w.ports[1], received(f))]++
+				w.flush()
+			}
+		})
+	}
+	wg.Wait()
+	seen := make(map[[2]uint16]uint32)
+	for _, w := range d.plane.workers {
+		if got := w.verdicts[Replied]; got != rounds {
+			t.Errorf("%d of %d flows left: %v", got, rounds, w.verdicts)
+		}
+		for _, f := range w.tx[0].(*link.Mem).Sent() {
+			var p packet.Packet
+			packet.Decode(f[packet.VnetLen:], &p)
+			seen[[2]uint16{p.SrcPort, p.DstPort}]++
+		}
+	}
+	if len(seen) != 2*rounds {
+		t.Errorf("%d flows share a port", 2*rounds-len(seen))
+	}
+}
+
+func TestPacketsInOurOwnNameAreDropped(t *testing.T) {
+	d := newDirector(t, nil)
+	d.serve(service.TCP, service.Masq, "10.1.0.11:8080")
+	d.run()
+	own := netip.AddrPortFrom(vip, 80)
+	for _, f := range [][]byte{
+		fromClient(t, own, "S", ""), // to the service itself, from itself
+		frame(t, gatewayMAC, cliMAC, &layers.IPv4{SrcIP: vip.AsSlice(), DstIP: vip.AsSlice()}, tcp(80, 81, "S")),
+	} {
+		if out := d.inject(0, f); len(out[0])+len(out[1]) != 0 {
+			t.Errorf("sent %x", out)
+		}
+	}
+	echo := frame(t, gatewayMAC, cliMAC, &layers.IPv4{SrcIP: vip.AsSlice(), DstIP: vip.AsSlice()},
+		&layers.ICMPv4{TypeCode: layers.CreateICMPv4TypeCode(8, 0)})
+	if out := d.inject(0, echo); len(out[0]) != 0 {
+		t.Errorf("an echo request from the VIP was answered: %x", out[0])
+	}
+	if v := d.verdicts(); v[DropAddress] != 2 {
+		t.Errorf("verdicts %v", v)
+	}
+	d.accounted()
+}
+
+func TestPacketsToGroupsAreNobodysInnerTraffic(t *testing.T) {
+	for _, policy := range []InnerPolicy{DropInnerTraffic, ForwardInnerTraffic, MasqueradeInnerTraffic} {
+		d := newDirector(t, func(c *Config) { c.Inner = policy })
+		d.serve(service.TCP, service.Masq, "10.1.0.11:8080")
+		d.hops.SetPrefix(netip.MustParsePrefix("0.0.0.0/0"), &nexthop.Hop{Iface: 0, Dst: gatewayMAC, MTU: 1500}, nexthop.Ready)
+		d.run()
+		for _, dst := range []net.IP{net.IPv4(239, 1, 1, 1), net.IPv4bcast} {
+			in := frame(t, serverMAC(11), rsMAC, &layers.IPv4{SrcIP: net.IPv4(10, 1, 0, 11), DstIP: dst}, &layers.UDP{SrcPort: 5353, DstPort: 5353})
+			if out := d.inject(1, in); len(out[0])+len(out[1]) != 0 {
+				t.Errorf("policy %d: a datagram to %v was sent on", policy, dst)
+			}
+		}
+		if got := d.verdicts()[PassGroup]; got != 2 {
+			t.Errorf("policy %d: verdicts %v", policy, d.verdicts())
+		}
+		d.accounted()
+	}
+}
