@@ -142,7 +142,8 @@ func setUpTap(fd, except int) error {
 		return fmt.Errorf("bind: %w", err)
 	}
 	// The option's value has the group's number below, which UNIQUEID leaves to the kernel, and mode and flags above.
-	const fanout = unix.PACKET_FANOUT_HASH | unix.PACKET_FANOUT_FLAG_DEFRAG | unix.PACKET_FANOUT_FLAG_UNIQUEID
+	// In a group of one all modes are alike; CPU is the one that computes nothing.
+	const fanout = unix.PACKET_FANOUT_CPU | unix.PACKET_FANOUT_FLAG_DEFRAG | unix.PACKET_FANOUT_FLAG_UNIQUEID
 	if err := unix.SetsockoptInt(fd, unix.SOL_PACKET, unix.PACKET_FANOUT, fanout<<16); err != nil {
 		return fmt.Errorf("PACKET_FANOUT: %w", err)
 	}
