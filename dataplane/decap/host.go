@@ -112,12 +112,16 @@ func (h *host) checkKernel(log *zap.Logger) error {
 			log.Warn("the kernel has a handler for tunnelled packets and answers each that belongs to none of its own "+
 				"tunnels with an ICMP error, which makes the director give up; keep them from it",
 				zap.String("module", module),
-				zap.String("remedy", "nft 'add table ip uvsdecap; add chain ip uvsdecap in { type filter hook input priority 0; }; add rule ip uvsdecap in ip protocol 4 drop'"))
+				zap.String("remedy", "nft '"+inputDrop+"'"))
 			break
 		}
 	}
 	return nil
 }
+
+// inputDrop keeps tunnelled packets from the kernel's own handler, in nft's language. The tap sees them before.
+const inputDrop = "add table ip uvsdecap; add chain ip uvsdecap in { type filter hook input priority 0; }; " +
+	"add rule ip uvsdecap in ip protocol 4 drop"
 
 // refuseTunnels finds a tunnel of the kernel's own among the interfaces: every packet would arrive twice.
 func refuseTunnels(links []netlink.Link) error {

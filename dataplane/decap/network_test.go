@@ -10,6 +10,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/google/nftables"
+	"github.com/google/nftables/expr"
 	"golang.org/x/sys/unix"
 
 	"uvs/dataplane/tun"
@@ -171,6 +173,29 @@ func TestKernelDoesNotRefuseWhatItCannotHandle(t *testing.T) {
 	if !refused(func() {}) {
 		t.Error("afterwards the kernel refuses nothing")
 	}
+}
+
+// The remedy that is offered where the kernel has a handler of its own: it must not keep the packets from here as well.
+func TestHostsInputRulesComeAfter(t *testing.T) {
+	n := newNetwork(t, lab.Config{})
+	r := n.start(t, Config{})
+	must(t, n.rs.Do(func() error { // what inputDrop says
+		nft, err := nftables.New()
+		if err != nil {
+			return err
+		}
+		table := nft.AddTable(&nftables.Table{Family: nftables.TableFamilyIPv4, Name: "uvsdecap"})
+		chain := nft.AddChain(&nftables.Chain{Table: table, Name: "in", Type: nftables.ChainTypeFilter,
+			Hooknum: nftables.ChainHookInput, Priority: nftables.ChainPriorityFilter})
+		nft.AddRule(&nftables.Rule{Table: table, Chain: chain, Exprs: []expr.Any{
+			&expr.Payload{DestRegister: 1, Base: expr.PayloadBaseNetworkHeader, Offset: 9, Len: 1}, // the protocol
+			&expr.Cmp{Op: expr.CmpOpEq, Register: 1, Data: []byte{packet.ProtoIPIP}},
+			&expr.Verdict{Kind: expr.VerdictDrop},
+		}})
+		return nft.Flush()
+	}))
+	n.tunnel(t, n.director, n.datagram(4000, 4000, []byte("x")))
+	r.count(t, Delivered, 1)
 }
 
 func TestServerKeepsSilentAboutTheVIP(t *testing.T) {

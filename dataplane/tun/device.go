@@ -53,6 +53,8 @@ func Open(cfg Config) (*Device, error) {
 	switch {
 	case err == unix.ENOENT, err == unix.ENODEV, err == unix.ENXIO:
 		return nil, fmt.Errorf("open /dev/net/tun: %w: the kernel's TUN driver is missing; try: modprobe tun", err)
+	case err == unix.EACCES, err == unix.EPERM:
+		return nil, fmt.Errorf("open /dev/net/tun: %w: run as root, or in a container with --device /dev/net/tun", err)
 	case err != nil:
 		return nil, fmt.Errorf("open /dev/net/tun: %w", err)
 	}
