@@ -165,7 +165,7 @@ func (t *tap) receive(fd uintptr) bool {
 }
 
 // wait receives up to a batch of frames and returns their number; 0 after an error that passes, which errs counts. It
-// blocks until there are some, or interrupt's time has come: then it returns os.ErrDeadlineExceeded.
+// blocks until there are some, or until interruptWith's ctx ends: then it returns os.ErrDeadlineExceeded.
 func (t *tap) wait(errs *uint64) (int, error) {
 	if err := t.raw.Read(t.read); err != nil {
 		return 0, err
