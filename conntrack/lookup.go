@@ -189,7 +189,7 @@ func (t *Table) drop(s *shard, slot uint32, e *entry, forced bool) {
 }
 
 // release takes the counts of e back and frees its slot. forced is a connection that didn't expire by itself: an unused
-// template goes with it.
+// template goes with it, unless it is assured.
 func (t *Table) release(s *shard, slot uint32, e *entry, forced bool) {
 	f := e.flags()
 	switch rs := t.server(e); {

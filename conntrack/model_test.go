@@ -292,6 +292,6 @@ func (m *model) flush() {
 				return false
 			}
 		}
-		return slices.Contains(left, tm) || !tm.rs.Available()
+		return slices.Contains(left, tm) && !tm.assured || !tm.rs.Available()
 	})
 }

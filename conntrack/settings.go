@@ -20,6 +20,9 @@ type Settings struct {
 	// SecureTCP (secure_tcp, resolved by the caller to what is in force now) takes the stricter table of TCP states.
 	// Default false.
 	SecureTCP bool
+	// KeepTemplateTimeout (uvs.keep_template_timeout, not the kernel's) leaves a persistence template its own timeout when
+	// it runs out while connections hang on it, instead of 60 seconds. Default false.
+	KeepTemplateTimeout bool
 }
 
 // DefaultSettings returns the kernel's defaults.

@@ -60,6 +60,7 @@ type Table struct {
 	entries atomic.Int64
 	refused atomic.Uint64
 	sweeper sweeper
+	defence defence
 }
 
 // New returns an empty table.

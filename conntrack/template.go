@@ -159,7 +159,7 @@ func (s *shard) template(id ID) *entry {
 }
 
 // revive says whether template e still lives. When its time is up, it goes unless connections hang on it: then it gets
-// 60 seconds more, and every time from now on (ip_vs_conn.c, ip_vs_conn_expire).
+// 60 seconds more, and every time from now on (ip_vs_conn.c, ip_vs_conn_expire), or by KeepTemplateTimeout its own time.
 func (t *Table) revive(s *shard, slot uint32, e *entry, tick uint32) bool {
 	if !e.expired(tick) {
 		return true
@@ -168,10 +168,12 @@ func (t *Table) revive(s *shard, slot uint32, e *entry, tick uint32) bool {
 		t.drop(s, slot, e, false)
 		return false
 	}
-	e.setTimeout(busyTimeout)
+	if !t.rules.Load().KeepTemplateTimeout {
+		e.setTimeout(busyTimeout)
+	}
 	deadline := e.deadline()
 	for int32(tick-deadline) >= 0 {
-		deadline += busyTimeout
+		deadline += e.timeout()
 	}
 	s.arm(slot, e, deadline, tick)
 	return true
@@ -198,14 +200,15 @@ func (t *Table) join(id ID, tick uint32, onePacket bool) bool {
 	return e != nil
 }
 
-// leave takes a connection off its template. withUnused drops the template too if that was its last.
+// leave takes a connection off its template. withUnused drops the template too if that was its last, unless one of them
+// was established.
 func (t *Table) leave(ref uint32, withUnused bool) {
 	s := t.templateShard(ref)
 	s.lock()
 	slot := ref % maxSlots
 	e := s.entry(slot)
 	e.setChildren(e.children() - 1)
-	if withUnused && e.children() == 0 {
+	if withUnused && e.children() == 0 && e.state() != TemplateAssured {
 		t.drop(s, slot, e, true)
 	}
 	s.unlock()

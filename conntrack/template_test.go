@@ -115,6 +115,24 @@ func TestBusyTemplateLivesInStepsOfSixtySeconds(t *testing.T) {
 	}
 }
 
+func TestBusyTemplateKeepsItsTimeoutIfAskedTo(t *testing.T) {
+	p := newPersistence(t, 300*time.Second)
+	s := DefaultSettings()
+	s.KeepTemplateTimeout = true
+	p.SetSettings(s)
+	f := p.connect(0)
+	var c Conn
+	p.In(&f, packet.TCPAck, p.now, &c) // 15 minutes
+	p.pass(310 * time.Second)
+	if got := p.left(); got != 290*time.Second {
+		t.Errorf("%v left 310 seconds after -p 300, want 290s", got)
+	}
+	p.connect(1)
+	if got := p.left(); got != 300*time.Second {
+		t.Errorf("%v left after a new connection, want 300s", got)
+	}
+}
+
 func TestEstablishedConnectionAssuresItsTemplate(t *testing.T) {
 	p := newPersistence(t, 300*time.Second)
 	f := p.connect(0)

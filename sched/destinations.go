@@ -26,7 +26,7 @@ const (
 // all that was idle for the expiration time, in between, when there are more than 16384, from where the last one ended
 // until a third more than the surplus is gone, of what was idle for six minutes.
 type destinations[V any] struct {
-	expiration int64
+	expiration atomic.Int64
 	limit      int64 // destLimit, lower in tests
 	buckets    [destBuckets]destBucket[V]
 	entries    atomic.Int64
@@ -51,10 +51,17 @@ type destEntry[V any] struct {
 }
 
 func newDestinations[V any](expiration time.Duration) *destinations[V] {
-	if expiration == 0 {
-		expiration = destExpiration
+	d := &destinations[V]{limit: destLimit, ticks: 1}
+	d.expire(expiration)
+	return d
+}
+
+// expire makes destinations expire after that time; 0 means the default.
+func (d *destinations[V]) expire(after time.Duration) {
+	if after == 0 {
+		after = destExpiration
 	}
-	return &destinations[V]{expiration: int64(expiration), limit: destLimit, ticks: 1}
+	d.expiration.Store(int64(after))
 }
 
 // bucket is where a belongs.
@@ -109,7 +116,7 @@ func (d *destinations[V]) sweep(now int64) {
 	switch {
 	case d.ticks%destTicksToFull == 0:
 		for i := range d.buckets {
-			d.drop(&d.buckets[i], now-d.expiration, d.limit)
+			d.drop(&d.buckets[i], now-d.expiration.Load(), d.limit)
 		}
 		d.ticks = 1
 	case entries <= destMax:

@@ -133,3 +133,33 @@ func TestDestinationsAreBounded(t *testing.T) {
 		t.Errorf("%d destinations are known, want the limit of 1000", n)
 	}
 }
+
+func TestSettingsReachSchedulersThatLive(t *testing.T) {
+	a, b := server(1, 1, 0, 0), server(2, 1, 0, 0)
+	list := servers{a, b}
+	var c Config
+	for _, name := range []string{"lblc", "lblcr"} {
+		s, err := c.New(name, 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		s.Pick(at(1, 0), list)
+		s.Pick(at(1, time.Minute), list) // the first sweep is due in a minute
+		changed := Config{LBLCExpiration: 10 * time.Second, LBLCRExpiration: 10 * time.Second}
+		changed.Apply(s)
+		s.Pick(at(2, 40*time.Minute), list) // thirty sweeps later: that of all
+		var remembered int64
+		switch s := s.(type) {
+		case *lblc:
+			remembered = s.known.entries.Load()
+		case *lblcr:
+			remembered = s.known.entries.Load()
+		}
+		if remembered != 1 {
+			t.Errorf("%s: %d destinations remembered, want that of the last request alone", name, remembered)
+		}
+	}
+	changed := Config{LBLCExpiration: time.Second}
+	changed.Apply(nil) // a service without scheduler
+	changed.Apply(wlc{})
+}

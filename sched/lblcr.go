@@ -39,7 +39,7 @@ func (l *lblcr) Pick(r *service.Request, servers []*service.RealServer) *service
 	if e := b.findLocked(r.Flow.Dst); e != nil {
 		e.used = r.Now
 		rs = e.what.least()
-		if len(e.what.members) > 1 && r.Now-e.what.changed > l.known.expiration {
+		if len(e.what.members) > 1 && r.Now-e.what.changed > l.known.expiration.Load() {
 			e.what.dropMost(r.Now)
 		}
 	}

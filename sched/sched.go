@@ -65,6 +65,16 @@ func (c *Config) New(name string, flags service.SchedFlags) (service.Scheduler, 
 	return make(c, flags), nil
 }
 
+// Apply puts the settings of c into force for a scheduler that New made with others.
+func (c *Config) Apply(s service.Scheduler) {
+	switch s := s.(type) {
+	case *lblc:
+		s.known.expire(c.LBLCExpiration)
+	case *lblcr:
+		s.known.expire(c.LBLCRExpiration)
+	}
+}
+
 // Known says that New knows the name.
 func Known(name string) bool { return name == None || constructors[name] != nil }
 

@@ -15,6 +15,10 @@ type Table struct {
 	Generation uint64
 	// ServiceSlots and ServerSlots are the lengths that arrays of counters by Index need.
 	ServiceSlots, ServerSlots int
+	// Settings are those in force with this table.
+	Settings Settings
+	// Limiter says which would-be new connections the defence drop_packet drops; nil drops none.
+	Limiter *Limiter
 
 	marks    *Marks
 	byAddr   map[addrKey]*VirtualService
@@ -42,10 +46,16 @@ type Option func(*Table)
 // WithMarks makes a Table give marks by these rules; nil are none.
 func WithMarks(m *Marks) Option { return func(t *Table) { t.marks = m } }
 
+// WithSettings makes a Table have these settings instead of the default ones.
+func WithSettings(s *Settings) Option { return func(t *Table) { t.Settings = *s } }
+
+// WithLimiter makes a Table have the limiter of new connections.
+func WithLimiter(l *Limiter) Option { return func(t *Table) { t.Limiter = l } }
+
 // NewTable builds a Table of services, whose keys must differ. The slice is kept.
 func NewTable(services []*VirtualService, servers *ServerIndex, generation uint64, options ...Option) *Table {
 	t := &Table{
-		Services: services, Servers: servers, Generation: generation,
+		Services: services, Servers: servers, Generation: generation, Settings: DefaultSettings(),
 		byAddr: make(map[addrKey]*VirtualService, len(services)),
 		byMark: make(map[markKey]*VirtualService),
 		vips:   make(map[packet.Addr]int),
