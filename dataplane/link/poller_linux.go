@@ -51,6 +51,13 @@ func NewPoller(links ...Link) (*Poller, error) {
 	return p, nil
 }
 
+// Replace puts another link in the place of link i, which may be closed already.
+func (p *Poller) Replace(i int, l Link) {
+	p.links[i], p.errs[i] = l, nil
+	p.sockets[i], _ = l.(*Socket)
+	p.fds[i] = unix.PollFd{Fd: int32(l.FD()), Events: unix.POLLIN}
+}
+
 // tendInterval is how often a sleeping poller looks after rings: a blocked one would not wake it.
 const tendInterval = 100 * time.Millisecond
 

@@ -114,3 +114,30 @@ func TestPollerDoesNotSpinOnAClosedLink(t *testing.T) {
 	}
 	far.Release()
 }
+
+func TestAReplacedLinkIsPolledInTheOldOnesPlace(t *testing.T) {
+	s := twoEnds(t)
+	near, old := s.open(Config{Interface: "near"}), s.open(Config{Interface: "far"})
+	p, err := NewPoller(old)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer p.Close()
+	if err := old.Close(); err != nil {
+		t.Fatal(err)
+	}
+	p.Replace(0, NewMem(MemConfig{}))
+	if n := p.Wait(10 * time.Millisecond); n != 0 || p.Err(0) != nil {
+		t.Errorf("Wait = %d, error %v with a link that cannot be polled", n, p.Err(0))
+	}
+	again := s.open(Config{Interface: "far"})
+	p.Replace(0, again)
+	sendAll(near, testFrame(1, 60))
+	if n := p.Wait(time.Second); n != 1 || !p.Readable(0) {
+		t.Errorf("Wait = %d, readable %v", n, p.Readable(0))
+	}
+	if n := again.Recv(make([]Frame, 4)); n != 1 {
+		t.Errorf("Recv = %d, want 1", n)
+	}
+	again.Release()
+}
