@@ -1,7 +1,6 @@
 package dataplane
 
 import (
-	"math"
 	"time"
 
 	"go.uber.org/zap"
@@ -15,11 +14,11 @@ import (
 func (s *slowPath) arp(q *port, f *link.Frame) Verdict {
 	_, payload, _ := packet.ParseEth(f.Eth())
 	a, ok := packet.ParseARP(payload)
-	if !ok {
-		return DropARP
+	if !ok || a.SenderMAC().IsGroup() || a.SenderMAC() == (packet.MAC{}) {
+		return DropARP // whoever answered a station with such an address would answer everybody
 	}
-	if a.SenderMAC() == q.mac {
-		return PassARP // our own, reflected by a switch
+	if s.isOurs(a.SenderMAC()) {
+		return PassARP // our own, reflected by a switch or come in by another port on the same segment
 	}
 	if sender := packet.AddrFrom4(a.Sender()); a.Sender() != 0 && s.owns(q, sender) {
 		s.conflict(q, sender, a.SenderMAC())
@@ -33,47 +32,31 @@ func (s *slowPath) arp(q *port, f *link.Frame) Verdict {
 	return AnsweredARP
 }
 
-// conflictQuiet is how long a conflict about addresses is not logged again.
+// isOurs says that one of our ports sends from mac.
+func (s *slowPath) isOurs(mac packet.MAC) bool {
+	for i := range s.ports {
+		if s.ports[i].mac == mac {
+			return true
+		}
+	}
+	return false
+}
+
+// conflictQuiet is how long a conflict about addresses is neither logged nor contested again (RFC 5227 section 2.4,
+// DEFEND_INTERVAL).
 const conflictQuiet = 10 * time.Second
 
-// conflict tells the operator that another station claims an address of ours.
+// conflict tells the operator that another station claims an address of ours, and everybody else that it is ours. Most
+// often that is a real server which has the VIP on its loopback and names it in its own ARP requests.
 func (s *slowPath) conflict(q *port, a packet.Addr, mac packet.MAC) {
-	if s.announce.lastConflict != 0 && s.now-s.announce.lastConflict < int64(conflictQuiet) {
+	s.announce.defend(announced{a, q.index}, s.now)
+	if s.lastConflict != 0 && s.now-s.lastConflict < int64(conflictQuiet) {
 		return
 	}
-	s.announce.lastConflict = s.now
+	s.lastConflict = s.now
 	s.plane.cfg.Log.Warn("another station claims an address of this director: its clients' packets go there; "+
 		"remove the address there, or set arp_ignore and arp_announce if it is a real server",
 		zap.Stringer("address", a), zap.Stringer("mac", mac), zap.String("interface", s.plane.cfg.Ports[q.index].Name))
-}
-
-// announcer says which address is announced by gratuitous ARP when.
-type announcer struct {
-	interval     int64
-	due          map[announced]schedule
-	generation   uint64
-	started      bool
-	lastConflict int64
-}
-
-type announced struct {
-	addr packet.Addr
-	port int
-}
-
-type schedule struct {
-	at   int64
-	left int // announcements of the opening burst still to come
-}
-
-const (
-	announceBurst   = 4   // at once, and three times more a second apart: one lost frame must not cost an interval
-	announcePerTick = 200 // frames in a tick, so that thousands of addresses don't flood the segment
-)
-
-func (a *announcer) init(interval time.Duration) {
-	a.interval = int64(interval)
-	a.due = make(map[announced]schedule)
 }
 
 // announceDue follows the configuration and sends the gratuitous ARPs whose time has come. The caller flushes.
@@ -81,37 +64,17 @@ func (s *slowPath) announceDue() {
 	a := &s.announce
 	if !a.started || a.generation != s.table.Generation {
 		a.started, a.generation = true, s.table.Generation
-		s.announceFollow()
+		a.follow(s.addresses(), s.now)
 	}
-	sent := 0
-	for k, at := range a.due {
-		if at.at > s.now {
-			continue
-		}
-		if sent++; sent > announcePerTick {
-			break // the rest is still due at the next tick
-		}
-		s.gratuitousARP(k)
-		switch {
-		case at.left > 1:
-			a.due[k] = schedule{s.now + int64(time.Second), at.left - 1}
-		case a.interval < 0:
-			a.due[k] = schedule{at: math.MaxInt64} // known, never due again
-		default:
-			a.due[k] = schedule{at: s.now + a.interval}
-		}
-	}
+	a.due(s.now, s.gratuitousARP)
 }
 
-// announceFollow brings the addresses to announce in line with the table: new ones at once, gone ones never again.
-func (s *slowPath) announceFollow() {
-	a := &s.announce
+// addresses are those to announce.
+func (s *slowPath) addresses() map[announced]bool {
 	want := make(map[announced]bool)
 	own := func(addr packet.Addr) bool {
 		if addr.Is4() {
-			for _, port := range s.segments(addr) {
-				want[announced{addr, port}] = true
-			}
+			s.segments(addr, func(port int) { want[announced{addr, port}] = true })
 		}
 		return true
 	}
@@ -122,32 +85,22 @@ func (s *slowPath) announceFollow() {
 			want[announced{g.addr, i}] = true
 		}
 	}
-	for k := range a.due {
-		if !want[k] {
-			delete(a.due, k)
-		}
-	}
-	for k := range want {
-		if _, known := a.due[k]; !known {
-			a.due[k] = schedule{s.now, announceBurst}
-		}
-	}
+	return want
 }
 
-// segments are the ports that an address is announced on.
-func (s *slowPath) segments(a packet.Addr) []int {
+// segments calls yield for the ports that an address is announced on.
+func (s *slowPath) segments(a packet.Addr, yield func(port int)) {
 	if on := s.plane.cfg.AnnounceOn; on != nil {
 		if port, ok := on(a); ok {
-			return []int{port}
+			yield(port)
+			return
 		}
 	}
-	var outside []int
 	for i := range s.ports {
 		if !s.ports[i].inside {
-			outside = append(outside, i)
+			yield(i)
 		}
 	}
-	return outside
 }
 
 // gratuitousARP announces an address: a request by us for ourselves (RFC 5227 section 3).

@@ -45,6 +45,9 @@ type Port struct {
 	Name string
 	// MAC is the address that uvs answers ARP with and puts into every frame it sends: its own, or the interface's.
 	MAC packet.MAC
+	// FollowMAC says that MAC is the interface's own: when the interface disappears and returns with another, that is
+	// taken.
+	FollowMAC bool
 	// Gateways are the addresses that uvs owns as gateway of segments of real servers, each with its prefix.
 	Gateways []netip.Prefix
 }
@@ -65,9 +68,10 @@ type Config struct {
 	Ports []Port
 	// Workers is the number of receiving threads; 0 means 1.
 	Workers int
-	// OpenRx opens the link of a worker on a port. All workers' links on one port share its frames.
+	// OpenRx opens the link of a worker on a port. All workers' links on one port share its frames. It is called again,
+	// by the workers' threads, when an interface that disappeared may be back.
 	OpenRx func(worker, port int) (link.Link, error)
-	// OpenTx opens a transmit-only link on a port, for the slow path.
+	// OpenTx opens a transmit-only link on a port, for the slow path; it is called again likewise.
 	OpenTx   func(port int) (link.Link, error)
 	Conns    *conntrack.Table
 	NextHops NextHops
@@ -157,8 +161,8 @@ func (p *Plane) Run(ctx context.Context) error {
 	return g.Wait()
 }
 
-// Wake makes every worker and the slow path look again at the packets they hold. Call it when a next hop became known or
-// was given up.
+// Wake makes every worker and the slow path look again at the packets they hold and at their links. Call it when a next hop
+// became known or was given up, and when an interface changed.
 func (p *Plane) Wake() {
 	for _, w := range p.workers {
 		w.retry.Store(true)
@@ -168,7 +172,8 @@ func (p *Plane) Wake() {
 	p.slow.wake()
 }
 
-// SendARP sends an ARP frame out of a port, from any goroutine. A full queue drops it.
+// SendARP sends an ARP frame out of a port, from any goroutine, as from the port's MAC address. A full queue drops it, which is
+// counted in Stats.Unsent.
 func (p *Plane) SendARP(port int, frame []byte) { p.slow.sendLater(port, frame) }
 
 // Close gives back the links. Run must have returned, or never been called.
@@ -196,12 +201,17 @@ func openLinks(n int, open func(port int) (link.Link, error), ports []Port) ([]l
 	for i := range n {
 		l, err := open(i)
 		if err != nil {
-			for _, l := range links {
-				err = errors.Join(err, l.Close())
-			}
-			return nil, fmt.Errorf("attach to %s: %w", ports[i].Name, err)
+			return nil, errors.Join(fmt.Errorf("attach to %s: %w", ports[i].Name, err), closeLinks(links))
 		}
 		links = append(links, l)
 	}
 	return links, nil
+}
+
+func closeLinks(links []link.Link) error {
+	var errs []error
+	for _, l := range links {
+		errs = append(errs, l.Close())
+	}
+	return errors.Join(errs...)
 }

@@ -38,6 +38,13 @@ type path struct {
 	ports []port
 	tx    []link.Link               // by port
 	send  []func(head, body []byte) // the Send of each, made once: a method value would be allocated anew each time
+	legs  []leg
+	// attach opens another link for a port whose interface came back; replaced and cameUp are called when it is in place,
+	// and when an interface is up that was not. Either may be nil.
+	attach           func(port int) (link.Link, error)
+	replaced, cameUp func(port int)
+	looked, lookAt   int64 // when links were looked at, and when they will be
+
 	ledger
 	hops []hopSlot // by RealServer.Index
 
@@ -92,7 +99,7 @@ func (w *path) init(p *Plane, tx []link.Link) {
 
 // setTx makes tx the links to send by.
 func (w *path) setTx(tx []link.Link) {
-	w.tx, w.send = tx, nil
+	w.tx, w.send, w.legs = tx, nil, make([]leg, len(tx))
 	for _, l := range tx {
 		w.send = append(w.send, l.Send)
 	}

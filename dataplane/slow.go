@@ -25,8 +25,11 @@ type slowPath struct {
 	sends    chan outgoing
 	woken    chan struct{}
 	retry    atomic.Bool
+	unsent   atomic.Uint64 // frames that found sends full
 	gather   *fragment.Gatherer
 	announce announcer
+
+	lastConflict int64 // last time one about addresses was logged
 }
 
 // queued is a frame on its way to the slow path, copied out of its ring.
@@ -53,18 +56,11 @@ func newSlowPath(p *Plane) (*slowPath, error) {
 	}
 	s.path.init(p, links)
 	s.announce.init(p.cfg.AnnounceInterval)
+	s.attach, s.cameUp = p.cfg.OpenTx, func(port int) { s.announce.again(port, s.looked) }
 	return s, nil
 }
 
-func (s *slowPath) close() error {
-	var first error
-	for _, l := range s.tx {
-		if err := l.Close(); err != nil && first == nil {
-			first = err
-		}
-	}
-	return first
-}
+func (s *slowPath) close() error { return closeLinks(s.tx) }
 
 // offer hands a copy of a frame to the slow path, which then owns its verdict.
 func (s *slowPath) offer(port int, f *link.Frame) Verdict {
@@ -86,6 +82,7 @@ func (s *slowPath) sendLater(port int, frame []byte) {
 	select {
 	case s.sends <- outgoing{port, buf}:
 	default:
+		s.unsent.Add(1)
 	}
 }
 
@@ -117,12 +114,26 @@ func (s *slowPath) run(ctx context.Context) error {
 }
 
 func (s *slowPath) send(o outgoing) {
+	// Whoever made it knows the MAC address of the start, and the interface may have come back with another.
+	eth, payload, ok := packet.ParseEth(o.buf[packet.VnetLen:])
+	if !ok {
+		return
+	}
+	eth.SetSrc(s.ports[o.port].mac)
+	if a, ok := packet.ParseARP(payload); ok && eth.Type() == packet.EtherARP {
+		a.SetSenderMAC(s.ports[o.port].mac)
+	}
 	s.tx[o.port].Send(o.buf, nil)
 	s.tx[o.port].Flush()
 }
 
 // step handles first and whatever else is queued, up to a batch, then what time asks for.
 func (s *slowPath) step(now int64, first *queued) {
+	news := s.retry.Swap(false)
+	if news {
+		s.lookSoon()
+	}
+	s.watchLinks(now)
 	s.mu.Lock()
 	s.begin(now)
 	if first != nil {
@@ -137,7 +148,7 @@ func (s *slowPath) step(now int64, first *queued) {
 			}
 		}
 	}
-	if s.retry.Swap(false) && len(s.held) > 0 || s.heldDue(now) {
+	if news && len(s.held) > 0 || s.heldDue(now) {
 		s.retryHeld()
 	}
 	if n := s.gather.Expire(now); n > 0 {

@@ -14,6 +14,8 @@ type Stats struct {
 	Passed    uint64
 	Dropped   uint64
 	Held      uint64 // waiting now: in the slow path's queue, for a next hop, for their datagram's other fragments
+	// Unsent are the frames given to SendARP that found its queue full.
+	Unsent uint64
 	// Verdicts has the counts by verdict.
 	Verdicts [numVerdicts]uint64
 }
@@ -50,7 +52,11 @@ func (s *Stats) settle() {
 // Stats sums all workers and the slow path.
 func (p *Plane) Stats() Stats {
 	var s Stats
-	p.eachPath(func(w *path) { s.add(&w.ledger) })
+	s.add(&p.slow.ledger) // first: what it has counted, a worker has received
+	for _, w := range p.workers {
+		s.add(&w.ledger)
+	}
+	s.Unsent = p.slow.unsent.Load()
 	s.settle()
 	return s
 }
@@ -66,10 +72,16 @@ func (p *Plane) WorkerStats(i int) Stats {
 // Workers is the number of workers.
 func (p *Plane) Workers() int { return len(p.workers) }
 
-// LinkStats sums the counters of all links on a port.
+// LinkStats sums the counters of all links on a port, of those too whose interface has disappeared.
 func (p *Plane) LinkStats(port int) link.Stats {
 	var sum link.Stats
-	p.eachPath(func(w *path) { sum.Add(w.tx[port].Stats()) })
+	p.eachPath(func(w *path) {
+		w.mu.Lock() // a link may be replaced
+		l := w.tx[port]
+		sum.Add(w.legs[port].past)
+		w.mu.Unlock()
+		sum.Add(l.Stats())
+	})
 	return sum
 }
 

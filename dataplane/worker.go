@@ -2,12 +2,13 @@ package dataplane
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"runtime"
+	"slices"
 	"sync/atomic"
 	"time"
 
-	"go.uber.org/zap"
 	"golang.org/x/sys/unix"
 
 	"uvs/dataplane/link"
@@ -25,35 +26,31 @@ type worker struct {
 	id     int
 	rx     []link.Link
 	poller *link.Poller
-	retry  atomic.Bool // held packets may have become sendable
+	retry  atomic.Bool // the resolver has news: held packets may have become sendable, an interface be back
 	frames [batchSize]link.Frame
 }
 
 func newWorker(p *Plane, id int) (*worker, error) {
-	links, err := openLinks(len(p.cfg.Ports), func(i int) (link.Link, error) { return p.cfg.OpenRx(id, i) }, p.cfg.Ports)
+	open := func(i int) (link.Link, error) { return p.cfg.OpenRx(id, i) }
+	links, err := openLinks(len(p.cfg.Ports), open, p.cfg.Ports)
 	if err != nil {
 		return nil, err
 	}
-	w := &worker{id: id, rx: links}
-	w.path.init(p, links)
-	w.poller, err = link.NewPoller(links...)
+	poller, err := link.NewPoller(slices.Clone(links)...)
 	if err != nil {
-		return nil, fmt.Errorf("prepare worker %d: %w", id, err)
+		return nil, errors.Join(fmt.Errorf("prepare worker %d: %w", id, err), closeLinks(links))
+	}
+	w := &worker{id: id, rx: slices.Clone(links), poller: poller}
+	w.path.init(p, links)
+	w.attach, w.replaced = open, func(i int) {
+		w.rx[i] = w.tx[i]
+		w.poller.Replace(i, w.tx[i])
 	}
 	return w, nil
 }
 
 func (w *worker) close() error {
-	var first error
-	for _, l := range w.rx {
-		if err := l.Close(); err != nil && first == nil {
-			first = err
-		}
-	}
-	if err := w.poller.Close(); err != nil && first == nil {
-		first = err
-	}
-	return first
+	return errors.Join(closeLinks(w.rx), w.poller.Close())
 }
 
 // run is the worker's thread.
@@ -73,23 +70,23 @@ func (w *worker) run(ctx context.Context) error {
 			continue
 		}
 		w.poller.Wait(idleWait)
-		w.report()
+		for i := range w.rx {
+			if w.poller.Err(i) != nil {
+				w.lookSoon()
+			}
+		}
 	}
 	return nil
 }
 
-// report logs what the last wait found wrong with a link. It is said once; a link that is down comes back by itself.
-func (w *worker) report() {
-	for i := range w.rx {
-		if err := w.poller.Err(i); err != nil {
-			w.plane.cfg.Log.Warn("link trouble", zap.String("interface", w.plane.cfg.Ports[i].Name), zap.Int("worker", w.id), zap.Error(err))
-		}
-	}
-}
-
 // step takes one batch from every link, without blocking, and says whether there was anything.
 func (w *worker) step(now int64) (busy bool) {
-	if w.retry.Swap(false) && len(w.held) > 0 || w.heldDue(now) {
+	news := w.retry.Swap(false)
+	if news {
+		w.lookSoon()
+	}
+	w.watchLinks(now)
+	if news && len(w.held) > 0 || w.heldDue(now) {
 		w.mu.Lock()
 		w.begin(now)
 		w.retryHeld()
@@ -110,8 +107,8 @@ func (w *worker) step(now int64) (busy bool) {
 			l.Release()
 		}
 	}
-	w.plane.cfg.Conns.Advance(now, expireBudget)
-	return busy
+	// What is due and not yet expired is work as well: an idle worker would take hours for a million connections.
+	return w.plane.cfg.Conns.Advance(now, expireBudget) || busy
 }
 
 // batch brings frames that arrived on q to their verdicts.

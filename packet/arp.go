@@ -40,6 +40,9 @@ func (h *ARP) Op() uint16 { return binary.BigEndian.Uint16(h[6:8]) }
 // SenderMAC is the hardware address of the sender.
 func (h *ARP) SenderMAC() MAC { return MAC(h[8:14]) }
 
+// SetSenderMAC replaces the hardware address of the sender.
+func (h *ARP) SetSenderMAC(m MAC) { *(*MAC)(h[8:14]) = m }
+
 // Sender is the IPv4 address of the sender in host order.
 func (h *ARP) Sender() uint32 { return binary.BigEndian.Uint32(h[14:18]) }
 
