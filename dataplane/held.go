@@ -32,9 +32,11 @@ type wait struct {
 type heldWork uint8
 
 const (
-	sendIn    heldWork = iota // path.deliver
-	sendOut                   // path.deliverOut
-	sendInner                 // path.route
+	sendIn       heldWork = iota // path.deliver
+	sendOut                      // path.deliverOut
+	sendInner                    // path.route
+	sendErrorIn                  // path.errorToServer
+	sendErrorOut                 // path.errorToClient
 )
 
 const (
@@ -124,8 +126,14 @@ func (w *path) release(h *heldFrame) Verdict {
 		return w.deliver(h.port, f, p, &h.of)
 	case h.work == sendOut:
 		return w.deliverOut(h.port, f, p, &h.of)
-	default:
+	case h.work == sendInner:
 		return w.route(h.port, f)
+	case !packet.DecodeQuoted(p.Frame[p.L4+packet.ICMPLen:], &w.quoted):
+		return DropICMP
+	case h.work == sendErrorIn:
+		return w.errorToServer(h.port, f, p, &h.of)
+	default:
+		return w.errorToClient(h.port, f, p, &h.of)
 	}
 }
 

@@ -168,3 +168,50 @@ func TestARouterThatWeMerelyAreSaysSoUnderItsOwnAddress(t *testing.T) {
 		t.Errorf("time exceeded came from %v, want our gateway address", ip.SrcIP)
 	}
 }
+
+// The first datagram to a closed port must be refused although nobody has looked for its sender yet.
+func TestICMPErrorsWaitForTheirNextHop(t *testing.T) {
+	d := newDirector(t, nil)
+	d.serve(service.TCP, service.Masq, "10.1.0.11:8080")
+	d.run()
+	syn := fromClient(t, client, "S", "")
+	one(t, d.inject(0, syn)[1])
+	for _, tt := range []struct {
+		name   string
+		port   int
+		frame  []byte
+		dst    packet.Addr
+		hop    *nexthop.Hop
+		wantIP net.IP
+		quoted [2]net.IP
+	}{
+		{"to the server", 0, icmpAbout(t, syn), server11, &nexthop.Hop{Iface: 1, Dst: serverMAC(11), MTU: 1500},
+			net.IPv4(10, 1, 0, 11), [2]net.IP{net.IPv4(10, 1, 0, 11), net.IP(client.Addr().AsSlice())}},
+		{"to the client", 1, refusal(t, client), packet.AddrFrom(client.Addr()), &nexthop.Hop{Iface: 0, Dst: gatewayMAC, MTU: 1500},
+			net.IP(client.Addr().AsSlice()), [2]net.IP{net.IP(client.Addr().AsSlice()), net.IP(vip.AsSlice())}},
+	} {
+		d.hops.Set(tt.dst, nil, nexthop.Pending)
+		if out := d.inject(tt.port, tt.frame); len(out[0])+len(out[1]) > 0 || d.plane.Stats().Held != 1 {
+			t.Errorf("%s: sent %x, held %d; want it held", tt.name, out, d.plane.Stats().Held)
+		}
+		d.hops.Set(tt.dst, tt.hop, nexthop.Ready)
+		d.plane.Wake()
+		p := parse(t, one(t, d.run()[1-tt.port]))
+		if ip := p.Layer(layers.LayerTypeIPv4).(*layers.IPv4); !ip.DstIP.Equal(tt.wantIP) {
+			t.Errorf("%s: it went to %v", tt.name, ip.DstIP)
+		}
+		quoted := p.Layer(layers.LayerTypeICMPv4).(*layers.ICMPv4).Payload
+		if src, dst := net.IP(quoted[12:16]), net.IP(quoted[16:20]); !src.Equal(tt.quoted[0]) || !dst.Equal(tt.quoted[1]) {
+			t.Errorf("%s: it quotes a packet from %v to %v, want %v", tt.name, src, dst, tt.quoted)
+		}
+	}
+	d.accounted()
+}
+
+// refusal is what server 11 says about the client's translated SYN: that its port is closed.
+func refusal(t *testing.T, to netip.AddrPort) []byte {
+	about := frame(t, cliMAC, cliMAC, &layers.IPv4{SrcIP: to.Addr().AsSlice(), DstIP: net.IPv4(10, 1, 0, 11)},
+		&layers.TCP{SrcPort: layers.TCPPort(to.Port()), DstPort: 8080, SYN: true})
+	return frame(t, serverMAC(11), rsMAC, &layers.IPv4{SrcIP: net.IPv4(10, 1, 0, 11), DstIP: to.Addr().AsSlice()},
+		&layers.ICMPv4{TypeCode: layers.CreateICMPv4TypeCode(3, 3)}, gopacket.Payload(about[packet.EthLen:packet.EthLen+28]))
+}

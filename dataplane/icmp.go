@@ -29,7 +29,7 @@ func (w *path) icmp(q *port, f *link.Frame) Verdict {
 			return v
 		}
 		if packet.DecodeQuoted(quote, &w.quoted) {
-			if v := w.icmpError(q, f); v != verdictNone {
+			if v, ours := w.icmpError(q, f); ours {
 				return v
 			}
 		}
@@ -50,20 +50,20 @@ func (w *path) sendBack(q *port, f *link.Frame, p *packet.Packet) {
 }
 
 // icmpError relates an error to a connection by the packet it quotes (ip_vs_in_icmp and ip_vs_out_icmp): one about an
-// answer goes to the real server, one about a packet to a NAT server goes to the client. verdictNone says that it is about
+// answer goes to the real server, one about a packet to a NAT server goes to the client. ours is false if it is about
 // neither.
-func (w *path) icmpError(q *port, f *link.Frame) Verdict {
+func (w *path) icmpError(q *port, f *link.Frame) (v Verdict, ours bool) {
 	p, conns, c := &w.pkt, w.plane.cfg.Conns, &w.conn
 	flow := w.quoted.Flow.Reverse()
 	if conns.Find(&flow, conntrack.In, w.now, c) {
 		w.in(c, p.IPLen())
-		return w.errorToServer(q, f, p, c)
+		return w.errorToServer(q, f, p, c), true
 	}
 	if conns.Find(&flow, conntrack.Out, w.now, c) && c.Method == service.Masq {
 		w.out(c, p.IPLen())
-		return w.errorToClient(q, f, p, c)
+		return w.errorToClient(q, f, p, c), true
 	}
-	return verdictNone
+	return verdictNone, false
 }
 
 func (w *path) errorToServer(q *port, f *link.Frame, p *packet.Packet, c *conntrack.Conn) Verdict {
@@ -72,7 +72,7 @@ func (w *path) errorToServer(q *port, f *link.Frame, p *packet.Packet, c *conntr
 	}
 	hop, status := w.serverHop(c)
 	if hop == nil {
-		return w.notReached(c.Server, status)
+		return w.hold(q, f, p, wait{work: sendErrorIn, conn: c, dst: c.Server, status: status})
 	}
 	switch c.Method {
 	case service.Route:
@@ -96,7 +96,7 @@ func (w *path) errorToClient(q *port, f *link.Frame, p *packet.Packet, c *conntr
 	}
 	hop, status := w.plane.cfg.NextHops.Lookup(c.Client)
 	if status != nexthop.Ready {
-		return w.notReached(c.Client, status)
+		return w.hold(q, f, p, wait{work: sendErrorOut, conn: c, dst: c.Client, status: status})
 	}
 	forward.NATErrorOut(p, f.Vnet(), &w.quoted, c.Virtual, c.VirtualPort)
 	p.IPv4().DecTTL()
@@ -104,7 +104,7 @@ func (w *path) errorToClient(q *port, f *link.Frame, p *packet.Packet, c *conntr
 	return ForwardedICMP
 }
 
-// notReached asks for the way to dst and gives this packet up: an error message is not worth holding.
+// notReached asks for the way to dst and gives this packet up.
 func (w *path) notReached(dst packet.Addr, status nexthop.Status) Verdict {
 	if status == nexthop.Pending {
 		w.plane.cfg.NextHops.Resolve(dst)
