@@ -29,12 +29,12 @@ func (l *ledger) grow(t *service.Table) {
 }
 
 func (l *ledger) in(c *conntrack.Conn, bytes int) {
-	if i := int(c.Service); i < len(l.services) {
+	if i := c.Service; uint64(i) < uint64(len(l.services)) { // service.NoServer is no index on any machine
 		s := &l.services[i]
 		s.InPkts++
 		s.InBytes += uint64(bytes)
 	}
-	if i := int(c.RS); i < len(l.servers) {
+	if i := c.RS; uint64(i) < uint64(len(l.servers)) {
 		s := &l.servers[i]
 		s.InPkts++
 		s.InBytes += uint64(bytes)
@@ -42,12 +42,12 @@ func (l *ledger) in(c *conntrack.Conn, bytes int) {
 }
 
 func (l *ledger) out(c *conntrack.Conn, bytes int) {
-	if i := int(c.Service); i < len(l.services) {
+	if i := c.Service; uint64(i) < uint64(len(l.services)) { // service.NoServer is no index on any machine
 		s := &l.services[i]
 		s.OutPkts++
 		s.OutBytes += uint64(bytes)
 	}
-	if i := int(c.RS); i < len(l.servers) {
+	if i := c.RS; uint64(i) < uint64(len(l.servers)) {
 		s := &l.servers[i]
 		s.OutPkts++
 		s.OutBytes += uint64(bytes)
@@ -55,10 +55,10 @@ func (l *ledger) out(c *conntrack.Conn, bytes int) {
 }
 
 func (l *ledger) conn(vs *service.VirtualService, rs *service.RealServer) {
-	if i := int(vs.Index); i < len(l.services) {
+	if i := vs.Index; uint64(i) < uint64(len(l.services)) {
 		l.services[i].Conns++
 	}
-	if i := int(rs.Index); i < len(l.servers) {
+	if i := rs.Index; uint64(i) < uint64(len(l.servers)) {
 		l.servers[i].Conns++
 	}
 }

@@ -252,7 +252,7 @@ func (w *path) deliverOut(q *port, f *link.Frame, p *packet.Packet, c *conntrack
 // serverHop is the way to a connection's real server; without one it says why.
 func (w *path) serverHop(c *conntrack.Conn) (*nexthop.Hop, nexthop.Status) {
 	hops := w.plane.cfg.NextHops
-	if int(c.RS) >= len(w.hops) {
+	if uint64(c.RS) >= uint64(len(w.hops)) {
 		hop, status := hops.Lookup(c.Server)
 		if status != nexthop.Ready {
 			return nil, status

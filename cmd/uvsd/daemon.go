@@ -8,6 +8,7 @@ import (
 	"net/netip"
 	"os"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"go.uber.org/zap"
@@ -49,7 +50,15 @@ type port struct {
 	mac      packet.MAC
 	mode     guard.Mode
 	gateways []netip.Prefix
-	info     link.Info
+	opened   atomic.Pointer[link.Info] // the first worker's link; a worker opens another when the interface returns
+}
+
+// info is what the first worker's link turned out to be; the zero value before it was opened.
+func (p *port) info() link.Info {
+	if i := p.opened.Load(); i != nil {
+		return *i
+	}
+	return link.Info{}
 }
 
 // newDaemon attaches to the interfaces; nothing moves until run. On an error everything is given back.

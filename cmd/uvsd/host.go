@@ -75,8 +75,9 @@ func ownMAC(name string) (packet.MAC, error) {
 func (d *daemon) checkConfig() guard.CheckConfig {
 	var cfg guard.CheckConfig
 	for _, p := range d.ports {
+		info := p.info()
 		cfg.Interfaces = append(cfg.Interfaces, guard.CheckInterface{
-			Name: p.name, Mode: p.mode, MAC: p.mac, NoVnet: p.info.Name != "" && !p.info.Vnet,
+			Name: p.name, Mode: p.mode, MAC: p.mac, NoVnet: info.Name != "" && !info.Vnet,
 		})
 	}
 	return cfg
@@ -105,6 +106,9 @@ func (d *daemon) gateways() []guard.Gateway {
 // unwanted is what the host's stack has to be kept off for a table.
 func (d *daemon) unwanted(t *service.Table) guard.Desired {
 	want := guard.Desired{Gateways: d.gateways()}
+	if d.o.masquerade.IsValid() {
+		want.VIPs = append(want.VIPs, d.o.masquerade)
+	}
 	for a := range t.VIPs {
 		want.VIPs = append(want.VIPs, a.Netip())
 	}
@@ -145,14 +149,14 @@ func (d *daemon) warn(f guard.Finding) {
 	d.log.Warn(f.What, zap.String("remedy", f.Remedy))
 }
 
-// checkAddresses looks at each virtual address when it appears, and at the gateway addresses: the host must not have them, and
-// nobody else must answer for them.
+// checkAddresses looks at each virtual address when it appears, and at the gateway addresses: the host must not have them.
 func (d *daemon) checkAddresses(ctx context.Context) error {
 	checked := make(map[netip.Addr]bool)
 	gateways := d.gateways()
 	for {
 		cfg := d.checkConfig()
 		cfg.Gateways, gateways = gateways, nil
+		cfg.ProbeTime = -1 // the packet path asks the network, under the addresses' own MAC: see conflict
 		now := make(map[netip.Addr]bool)
 		for a := range d.plane.Table().VIPs {
 			addr := a.Netip()
@@ -171,6 +175,14 @@ func (d *daemon) checkAddresses(ctx context.Context) error {
 		case <-d.appeared:
 		}
 	}
+}
+
+// conflict keeps for the status that another station answers for an address of ours.
+func (d *daemon) conflict(port int, a netip.Addr, station packet.MAC) {
+	d.warn(guard.Finding{
+		What:   fmt.Sprintf("%v answers ARP on %s for %v, which is uvsd's: clients may go there", station, d.ports[port].name, a),
+		Remedy: "remove the address there; on a real server: sysctl -w net.ipv4.conf.all.arp_ignore=1 net.ipv4.conf.all.arp_announce=2",
+	})
 }
 
 // canForward refuses servers that the packet path cannot serve yet.

@@ -130,6 +130,12 @@ func (o *options) check(rest []string) error {
 		return fmt.Errorf("--workers %d is not between 1 and 256", o.workers)
 	case o.masquerade.IsValid() && o.inner != dataplane.MasqueradeInnerTraffic:
 		return errors.New("--masquerade-address goes with --inner-traffic masquerade")
+	case o.masquerade.IsValid() && (!o.masquerade.Is4() || o.masquerade.IsUnspecified() || o.masquerade.IsMulticast() || o.masquerade.IsLoopback()):
+		return fmt.Errorf("--masquerade-address %v is not an IPv4 address that a host can have", o.masquerade)
+	case o.inner != dataplane.DropInnerTraffic && len(o.gateways) == 0:
+		return errors.New("--inner-traffic is about what comes through a --gateway, and there is none")
+	case o.maxConnections < 0:
+		return fmt.Errorf("--max-connections %d is negative", o.maxConnections)
 	}
 	seen := make(map[string]bool)
 	for _, name := range o.interfaces {

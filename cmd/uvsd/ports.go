@@ -21,10 +21,12 @@ func (d *daemon) preparePlane() (err error) {
 	cfg := dataplane.Config{
 		Workers: d.o.workers, Pin: d.o.pin, Conns: d.conns, NextHops: d.resolver, Inner: d.o.inner,
 		MasqueradeAddr: d.o.masquerade, AnnounceInterval: d.o.announce, AnnounceOn: d.resolver.OnLink,
-		OpenRx: d.openRx, OpenTx: d.openTx, Log: d.log,
+		OpenRx: d.openRx, OpenTx: d.openTx, Conflict: d.conflict, Log: d.log,
 	}
 	for _, p := range d.ports {
-		cfg.Ports = append(cfg.Ports, dataplane.Port{Name: p.name, MAC: p.mac, Gateways: p.gateways})
+		cfg.Ports = append(cfg.Ports, dataplane.Port{
+			Name: p.name, MAC: p.mac, FollowMAC: p.mode == guard.InterfaceMAC, Gateways: p.gateways,
+		})
 	}
 	d.plane, err = dataplane.New(cfg)
 	return err
@@ -45,9 +47,10 @@ func (d *daemon) openRx(worker, i int) (link.Link, error) {
 		return nil, err
 	}
 	if worker == 0 {
-		p.info = s.Info()
-		d.log.Info("attached", zap.String("interface", p.name), zap.Stringer("link", p.info.Kind), zap.String("why", p.info.Reason),
-			zap.Stringer("mode", p.mode), zap.Stringer("mac", p.mac), zap.Int("mtu", p.info.MTU), zap.Bool("vnet", p.info.Vnet))
+		info := s.Info()
+		p.opened.Store(&info)
+		d.log.Info("attached", zap.String("interface", p.name), zap.Stringer("link", info.Kind), zap.String("why", info.Reason),
+			zap.Stringer("mode", p.mode), zap.Stringer("mac", p.mac), zap.Int("mtu", info.MTU), zap.Bool("vnet", info.Vnet))
 	}
 	return s, nil
 }
@@ -97,10 +100,10 @@ func (d *daemon) fillStatus(s *api.Status) {
 	d.mu.Unlock()
 	t := d.plane.Table()
 	for i, p := range d.ports {
-		state := d.resolver.Link(i)
+		state, info := d.resolver.Link(i), p.info()
 		s.Interfaces = append(s.Interfaces, api.Interface{
-			Name: p.name, MAC: p.mac.String(), Mode: p.mode.String(), Link: p.info.Kind.String(), MTU: state.MTU, Up: state.Up,
-			Offloads: p.info.Vnet, Addresses: d.addresses(i, t),
+			Name: p.name, MAC: p.mac.String(), Mode: p.mode.String(), Link: info.Kind.String(), MTU: state.MTU, Up: state.Up,
+			Offloads: info.Vnet, Addresses: d.addresses(i, t),
 		})
 	}
 	for i := range d.plane.Workers() {

@@ -22,5 +22,5 @@ func maxConnections() int {
 	if err := unix.Sysinfo(&si); err != nil {
 		return 0 // the table's own default
 	}
-	return int(si.Totalram * uint64(si.Unit) / 2 / 110)
+	return int(uint64(si.Totalram) * uint64(si.Unit) / 2 / 110)
 }

@@ -1,0 +1,40 @@
+package main
+
+import (
+	"io"
+	"strings"
+	"testing"
+)
+
+func TestWrongOptionsAreRefusedWithASentence(t *testing.T) {
+	gateway := []string{"--interface", "eth0,eth1", "--gateway", "10.0.0.1/24@eth1"}
+	for _, tt := range []struct {
+		args []string
+		want string // part of the error; empty: accepted
+	}{
+		{[]string{"--interface", "eth0"}, ""},
+		{gateway, ""},
+		{append(gateway[:4:4], "--inner-traffic", "masquerade", "--masquerade-address", "192.0.2.1"), ""},
+		{nil, "--interface names no interface"},
+		{[]string{"--interface", "eth0,,eth1"}, "empty interface name"},
+		{[]string{"--interface", "eth0", "--interface", "eth0"}, "twice"},
+		{[]string{"--interface", "eth0", "extra"}, `unexpected argument "extra"`},
+		{[]string{"--interface", "eth0", "--workers", "0"}, "--workers 0"},
+		{[]string{"--interface", "eth0", "--max-connections", "-1"}, "--max-connections -1"},
+		{[]string{"--interface", "eth0", "--gateway", "10.0.0.1/24@eth1"}, "not attached to eth1"},
+		{[]string{"--interface", "eth0", "--gateway", "10.0.0.0/24@eth0"}, "the segment's own address"},
+		{[]string{"--interface", "eth0", "--gateway", "2001:db8::1/64@eth0"}, "only IPv4"},
+		{[]string{"--interface", "eth0", "--inner-traffic", "forward"}, "--gateway"},
+		{append(gateway[:4:4], "--masquerade-address", "192.0.2.1"), "--inner-traffic masquerade"},
+		{append(gateway[:4:4], "--inner-traffic", "masquerade", "--masquerade-address", "2001:db8::1"), "not an IPv4 address"},
+		{append(gateway[:4:4], "--inner-traffic", "masquerade", "--masquerade-address", "224.0.0.1"), "not an IPv4 address"},
+	} {
+		_, err := parseOptions(tt.args, io.Discard)
+		switch {
+		case tt.want == "" && err != nil:
+			t.Errorf("%v: %v", tt.args, err)
+		case tt.want != "" && (err == nil || !strings.Contains(err.Error(), tt.want)):
+			t.Errorf("%v: error %v, want one about %q", tt.args, err, tt.want)
+		}
+	}
+}
