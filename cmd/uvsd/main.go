@@ -3,12 +3,14 @@
 package main
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"flag"
 	"fmt"
 	"os"
 	"os/signal"
+	"strings"
 	"syscall"
 
 	"go.uber.org/zap"
@@ -19,18 +21,23 @@ import (
 var version = "unknown"
 
 func main() {
-	switch err := run(os.Args[1:]); {
-	case err == nil, errors.Is(err, flag.ErrHelp):
-	default:
-		fmt.Fprintln(os.Stderr, "uvsd:", err)
+	if err := run(os.Args[1:]); err != nil {
+		for reason := range strings.Lines(err.Error()) { // one each, of a host check that found several
+			fmt.Fprintln(os.Stderr, "uvsd:", strings.TrimSuffix(reason, "\n"))
+		}
 		os.Exit(1)
 	}
 }
 
 func run(args []string) error {
-	o, err := parseOptions(args, os.Stderr)
-	if err != nil {
+	var usage bytes.Buffer // for who asks: who mistypes needs to see what was wrong
+	o, err := parseOptions(args, &usage)
+	if errors.Is(err, flag.ErrHelp) {
+		_, err = usage.WriteTo(os.Stdout)
 		return err
+	}
+	if err != nil {
+		return fmt.Errorf("%w (uvsd --help lists the options)", err)
 	}
 	if o.version {
 		fmt.Println("uvsd", version)
