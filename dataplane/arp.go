@@ -54,6 +54,9 @@ func (s *slowPath) conflict(q *port, a packet.Addr, mac packet.MAC) {
 		return
 	}
 	s.lastConflict = s.now
+	if s.plane.cfg.Conflict != nil {
+		s.plane.cfg.Conflict(q.index, a.Netip(), mac)
+	}
 	s.plane.cfg.Log.Warn("another station claims an address of this director: its clients' packets go there; "+
 		"remove the address there, or set arp_ignore and arp_announce if it is a real server",
 		zap.Stringer("address", a), zap.Stringer("mac", mac), zap.String("interface", s.plane.cfg.Ports[q.index].Name))
@@ -103,8 +106,10 @@ func (s *slowPath) segments(a packet.Addr, yield func(port int)) {
 	}
 }
 
-// gratuitousARP announces an address: a request by us for ourselves (RFC 5227 section 3).
+// gratuitousARP asks whether anybody else has an address, and announces it: a probe and a request by us for ourselves (RFC
+// 5227 sections 2.1.1 and 3). Linux answers the probe, not the announcement; conflict sees the answer.
 func (s *slowPath) gratuitousARP(k announced) {
 	q := &s.ports[k.port]
+	s.tx[q.index].Send(forward.ARPRequest(s.answer(), q.mac, 0, packet.Broadcast, k.addr.V4()), nil)
 	s.tx[q.index].Send(forward.GratuitousARP(s.answer(), q.mac, k.addr.V4(), packet.ARPRequest), nil)
 }

@@ -86,6 +86,9 @@ type Config struct {
 	AnnounceOn func(packet.Addr) (port int, ok bool)
 	// AnswersPerSecond limits the ICMP errors and resets that each worker makes by itself; 0 means 1000.
 	AnswersPerSecond int
+	// Conflict is told that another station answers ARP for an address of ours, at most once in ten seconds. It must not
+	// block. nil: it is only logged.
+	Conflict func(port int, a netip.Addr, station packet.MAC)
 	// Pin binds worker i to CPU i.
 	Pin bool
 	Log *zap.Logger

@@ -3,6 +3,7 @@ package dataplane
 import (
 	"net"
 	"net/netip"
+	"slices"
 	"testing"
 
 	"github.com/google/gopacket"
@@ -126,9 +127,21 @@ func (d *director) run() (out [2][][]byte) {
 	for d.plane.Step(d.now) {
 	}
 	for i := range out {
-		out[i] = append(d.mem[i].Sent(), d.slow[i].Sent()...)
+		out[i] = withoutProbes(append(d.mem[i].Sent(), d.slow[i].Sent()...))
 	}
 	return out
+}
+
+// withoutProbes leaves out the ARP probes that go along with announcements.
+func withoutProbes(frames [][]byte) [][]byte {
+	return slices.DeleteFunc(frames, func(f []byte) bool {
+		eth, payload, ok := packet.ParseEth(f[packet.VnetLen:])
+		if !ok || eth.Type() != packet.EtherARP {
+			return false
+		}
+		a, ok := packet.ParseARP(payload)
+		return ok && a.Op() == packet.ARPRequest && a.Sender() == 0
+	})
 }
 
 // verdicts are all paths' counts together, without the zeros.

@@ -60,7 +60,7 @@ func (m *mortalInterface) sent() (frames [][]byte) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	for _, l := range m.opened {
-		frames = append(frames, l.Mem.Sent()...)
+		frames = append(frames, withoutProbes(l.Mem.Sent())...)
 	}
 	return frames
 }

@@ -156,6 +156,29 @@ func TestAddressesAreAnnouncedWhenTheyAppear(t *testing.T) {
 	}
 }
 
+func TestAConflictIsSeenByTheProbesAnswer(t *testing.T) {
+	var seen []string
+	d := newDirector(t, func(c *Config) {
+		c.Conflict = func(port int, a netip.Addr, station packet.MAC) { seen = append(seen, a.String()+" "+station.String()) }
+	})
+	d.serve(service.TCP, service.Route, "10.1.0.11:80")
+	for d.plane.Step(d.now) {
+	}
+	probe, ok := packet.ParseARP(d.slow[0].Sent()[0][packet.VnetLen+packet.EthLen:])
+	if !ok || probe.Op() != packet.ARPRequest || probe.Sender() != 0 || probe.Target() != 0x0a090064 || probe.SenderMAC() != cliMAC {
+		t.Fatalf("no probe goes before the announcement: %x", probe)
+	}
+	b := make([]byte, packet.EthLen+packet.ARPLen)
+	forwardedMACs(b, cliMAC, serverMAC(11))
+	(*packet.Eth)(b).SetType(packet.EtherARP)
+	packet.PutARP(b[packet.EthLen:], packet.ARPReply, serverMAC(11), 0x0a090064, cliMAC, 0)
+	d.inject(0, b)
+	if len(seen) != 1 || seen[0] != "10.9.0.100 02:00:00:00:01:0b" {
+		t.Errorf("conflicts seen: %v", seen)
+	}
+	d.accounted()
+}
+
 func TestEchoToTheVIPIsAnswered(t *testing.T) {
 	d := newDirector(t, nil)
 	d.serve(service.TCP, service.Route, "10.1.0.11:80")

@@ -49,6 +49,7 @@ type port struct {
 	name     string
 	mac      packet.MAC
 	mode     guard.Mode
+	why      string // that mode was chosen
 	gateways []netip.Prefix
 	opened   atomic.Pointer[link.Info] // the first worker's link; a worker opens another when the interface returns
 }

@@ -43,8 +43,7 @@ func (d *daemon) preparePorts() error {
 			if err != nil {
 				return err
 			}
-			p.mode = mode
-			d.log.Info("chose the MAC mode", zap.String("interface", name), zap.Stringer("mode", mode), zap.String("why", why))
+			p.mode, p.why = mode, why
 		}
 		if p.mac = virtual; p.mode == guard.InterfaceMAC {
 			p.mac = own

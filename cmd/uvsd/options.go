@@ -41,15 +41,12 @@ type gateway struct {
 	iface  string
 }
 
-// parseOptions reads the command line; usage goes to out when asked for or when the line is wrong.
+// parseOptions reads the command line; the usage goes to out when asked for.
 func parseOptions(args []string, out io.Writer) (*options, error) {
 	o := new(options)
 	fs := flag.NewFlagSet("uvsd", flag.ContinueOnError)
-	fs.SetOutput(out)
-	fs.Usage = func() {
-		fmt.Fprintln(out, "usage: uvsd --interface eth0[,eth1] [options]")
-		fs.PrintDefaults()
-	}
+	fs.SetOutput(io.Discard) // an error is one line, main's
+	fs.Usage = func() {}
 	fs.Func("interface", "Ethernet `interfaces` to attach to, separated by commas; may be repeated", func(s string) error {
 		for name := range strings.SplitSeq(s, ",") {
 			if name = strings.TrimSpace(name); name == "" {
@@ -100,8 +97,14 @@ func parseOptions(args []string, out io.Writer) (*options, error) {
 	fs.IntVar(&o.maxConnections, "max-connections", 0, "most connections held at once; 0 for what half of the machine's memory holds")
 	fs.BoolVar(&o.ignoreChecks, "ignore-checks", false, "start although the host check found what breaks service")
 	fs.BoolVar(&o.version, "version", false, "print the version and exit")
-	if err := fs.Parse(args); err != nil {
+	switch err := fs.Parse(args); {
+	case errors.Is(err, flag.ErrHelp):
+		fmt.Fprintln(out, "usage: uvsd --interface eth0[,eth1] [options]")
+		fs.SetOutput(out)
+		fs.PrintDefaults()
 		return nil, err
+	case err != nil:
+		return nil, fmt.Errorf("%w; uvsd --help explains the flags", err)
 	}
 	return o, o.check(fs.Args())
 }

@@ -49,8 +49,8 @@ func (d *daemon) openRx(worker, i int) (link.Link, error) {
 	if worker == 0 {
 		info := s.Info()
 		p.opened.Store(&info)
-		d.log.Info("attached", zap.String("interface", p.name), zap.Stringer("link", info.Kind), zap.String("why", info.Reason),
-			zap.Stringer("mode", p.mode), zap.Stringer("mac", p.mac), zap.Int("mtu", info.MTU), zap.Bool("vnet", info.Vnet))
+		d.log.Info("attached", zap.String("interface", p.name), zap.Stringer("link", info.Kind), zap.String("linkReason", info.Reason),
+			zap.Stringer("mode", p.mode), zap.String("modeReason", p.why), zap.Stringer("mac", p.mac), zap.Int("mtu", info.MTU), zap.Bool("vnet", info.Vnet))
 	}
 	return s, nil
 }

@@ -159,7 +159,7 @@ func (f *findings) link(in CheckInterface, l netlink.Link) bool {
 	if in.Mode == Virtual {
 		if facts, err := look(l, 0); err == nil {
 			if mode, why, sure := facts.judge(); sure && mode == InterfaceMAC {
-				f.warn("--mac interface", "interface %s can hardly have a virtual MAC address: %s", in.Name, why)
+				f.refuse("--mac interface", "interface %s cannot have a virtual MAC address: %s", in.Name, why)
 			}
 		}
 		if sysctl("net.ipv4.conf."+in.Name+".proxy_arp") == "1" || sysctl("net.ipv4.conf.all.proxy_arp") == "1" {
