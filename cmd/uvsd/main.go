@@ -37,7 +37,7 @@ func run(args []string) error {
 		return err
 	}
 	if err != nil {
-		return fmt.Errorf("%w (uvsd --help lists the options)", err)
+		return err
 	}
 	if o.version {
 		fmt.Println("uvsd", version)
