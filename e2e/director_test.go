@@ -173,7 +173,7 @@ func (d *director) status() status {
 }
 
 // drops is how many frames were dropped for a reason.
-func (s *status) drops(reason string) int {
+func (s status) drops(reason string) int {
 	for _, r := range s.Drops {
 		if r.Reason == reason {
 			return r.Count

@@ -173,6 +173,8 @@ func (r *rig) checkHostSilent(legs [][]wire) {
 			mine := w.Out && w.from.String() == macs[leg]
 			switch {
 			case !w.Out:
+			case w.arp && w.request && w.src == netip.IPv4Unspecified():
+				// uvs asks whether another station has the address (RFC 5227), before it takes it.
 			case w.arp && w.has(r.VIP()) && (!mine || w.claims.String() != macs[leg] || w.src != r.VIP()):
 				complain("the host speaks ARP about the VIP", w)
 			case w.kind != etherIPv4:

@@ -1,0 +1,233 @@
+package e2e
+
+import (
+	"bytes"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"os"
+	"slices"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"uvs/lab"
+)
+
+// macOf is the address that uvs uses on an interface.
+func (r *rig) macOf(ifname string) string {
+	r.t.Helper()
+	for _, i := range r.status().Interfaces {
+		if i.Name == ifname {
+			return i.MAC
+		}
+	}
+	r.t.Fatalf("uvsd isn't attached to %s", ifname)
+	return ""
+}
+
+func TestDirectorAnswersARPForItsAddresses(t *testing.T) {
+	modes(t, func(t *testing.T, cfg rigConfig) {
+		cfg.Bare = true
+		r := newRig(t, cfg)
+		if macs := whoHas(t, r.Clients[0], r.VIP()); len(macs) > 0 {
+			t.Errorf("before there is a service %v answer for its address", macs)
+		}
+		r.restore(r.rules(r.VIP(), "rr")...)
+		if macs := whoHas(t, r.Clients[0], r.VIP()); !slices.Equal(macs, []string{r.macOf("eth0")}) {
+			t.Errorf("for the VIP answer %v, want uvs's %s once", macs, r.macOf("eth0"))
+		}
+		if cfg.NAT {
+			if macs := whoHas(t, r.RealServers[0], r.Gateway); !slices.Equal(macs, []string{r.macOf("eth1")}) {
+				t.Errorf("for the gateway answer %v, want uvs's %s once", macs, r.macOf("eth1"))
+			}
+			if macs := whoHas(t, r.RealServers[0], r.VIP()); len(macs) > 1 {
+				t.Errorf("inside %v answer for the VIP", macs)
+			}
+		}
+		if macs := whoHas(t, r.Clients[0], r.Directors[0].Addr()); !slices.Equal(macs, []string{r.Directors[0].Legs[0].MAC.String()}) {
+			t.Errorf("for the director's own address answer %v, want its own %v", macs, r.Directors[0].Legs[0].MAC)
+		}
+		r.checkNotOnHost(r.VIP())
+		r.adm("-C")
+		if macs := whoHas(t, r.Clients[0], r.VIP()); len(macs) > 0 {
+			t.Errorf("after the last service went %v answer for its address", macs)
+		}
+	})
+}
+
+// checkNotOnHost fails the test if the director's kernel has an address.
+func (r *rig) checkNotOnHost(addr netip.Addr) {
+	r.t.Helper()
+	must(r.t, r.Directors[0].Do(func() error {
+		local, err := os.ReadFile("/proc/thread-self/net/fib_trie")
+		if bytes.Contains(local, []byte(addr.String()+"\n")) && bytes.Contains(local, []byte("/32 host LOCAL")) {
+			for i, line := range strings.Split(string(local), "\n") {
+				if strings.HasSuffix(line, "-- "+addr.String()) && strings.Contains(strings.Split(string(local), "\n")[i+1], "LOCAL") {
+					r.t.Errorf("%v is an address of the director's own", addr)
+				}
+			}
+		}
+		return err
+	}))
+}
+
+// A new address is announced, so that stations that knew another owner learn at once.
+func TestDirectorAnnouncesANewAddress(t *testing.T) {
+	r := newRig(t, rigConfig{Bare: true, Config: lab.Config{VIPs: 2}})
+	client := r.Clients[0]
+	c, err := client.Capture("eth0")
+	must(t, err)
+	for _, vip := range r.VIPs {
+		// The client believes that another station has the address.
+		sendFrame(t, r.RealServers[0].Namespace, "eth0", arpFrame(client.Legs[0].MAC, r.RealServers[0].Legs[0].MAC, true, vip, client.Addr()))
+		r.restore(r.rules(vip, "rr")...)
+		w, err := waitFor(shortly(t), c, func(w wire) bool { return w.arp && w.src == vip && w.dst == vip })
+		if err != nil {
+			t.Fatal(err)
+		}
+		if mac := r.macOf("eth0"); w.from.String() != mac || w.claims.String() != mac || w.to.String() != "ff:ff:ff:ff:ff:ff" {
+			t.Errorf("announced %v, want uvs's address %s to all", w, mac)
+		}
+		if _, _, err := lab.AskHTTP(shortly(t), r.client(), fmt.Sprintf("http://%v/", vip)); err != nil {
+			t.Error(err)
+		}
+	}
+	// The announcement is repeated a second later, for those who missed it.
+	_, err = waitFor(shortly(t), c, func() func(wire) bool {
+		n := 0
+		return func(w wire) bool {
+			if w.arp && w.src == r.VIP() && w.dst == r.VIP() {
+				n++
+			}
+			return n > 1
+		}
+	}())
+	must(t, err)
+}
+
+func TestDirectorAnswersEcho(t *testing.T) {
+	for _, offloadsOff := range []bool{false, true} {
+		modes(t, func(t *testing.T, cfg rigConfig) {
+			cfg.OffloadsOff = offloadsOff
+			r := newRig(t, cfg)
+			for _, size := range []int{0, 56, 1472, 4000, 30000} {
+				r.ping(r.Clients[0], r.VIP(), size)
+			}
+			if cfg.NAT {
+				r.ping(r.RealServers[0], r.Gateway, 56)
+				r.ping(r.RealServers[1], r.Gateway, 3000)
+			}
+			r.ping(r.Clients[0], r.Directors[0].Addr(), 56) // the host's own are still the host's
+		})
+	}
+}
+
+// ping sends an ICMP echo request, which must be answered with the same.
+func (r *rig) ping(from *lab.Host, to netip.Addr, size int) {
+	r.t.Helper()
+	pc, err := from.ListenPacket("ip4:icmp", from.Addr().String())
+	must(r.t, err)
+	defer pc.Close()
+	message := make([]byte, 8+size)
+	message[0] = 8 // echo request
+	binary.BigEndian.PutUint16(message[4:], uint16(size)+1)
+	for i := range message[8:] {
+		message[8+i] = byte(i * 7)
+	}
+	binary.BigEndian.PutUint16(message[2:], ^onesSum(message))
+	_, err = pc.WriteTo(message, &net.IPAddr{IP: to.AsSlice()})
+	must(r.t, err)
+	pc.SetReadDeadline(time.Now().Add(5 * time.Second))
+	answer := make([]byte, 65536)
+	for {
+		n, who, err := pc.ReadFrom(answer)
+		if err != nil {
+			r.t.Errorf("ping %v with %d bytes from %s: %v", to, size, from, err)
+			return
+		}
+		if who.String() == to.String() && answer[0] == 0 && onesSum(answer[:n]) == 0xffff && bytes.Equal(answer[4:n], message[4:]) {
+			return
+		}
+	}
+}
+
+// onesSum is the Internet checksum's sum, uncomplemented.
+func onesSum(b []byte) uint16 {
+	var sum uint32
+	for i, v := range b {
+		if i%2 == 0 {
+			sum += uint32(v) << 8
+		} else {
+			sum += uint32(v)
+		}
+	}
+	for sum > 0xffff {
+		sum = sum>>16 + sum&0xffff
+	}
+	return uint16(sum)
+}
+
+// A port of the VIP that no service has is closed, not silent.
+func TestPortWithoutServiceIsRefused(t *testing.T) {
+	for _, mac := range []string{"virtual", "interface"} {
+		t.Run(mac, func(t *testing.T) {
+			modes(t, func(t *testing.T, cfg rigConfig) {
+				cfg.Args = []string{"--mac", mac}
+				r := newRig(t, cfg)
+				closed := netip.AddrPortFrom(r.VIP(), 81).String()
+				if conn, err := r.Clients[0].DialContext(shortly(t), "tcp", closed); !errors.Is(err, syscall.ECONNREFUSED) {
+					t.Errorf("connecting to %s: %v, %v; want it refused", closed, conn, err)
+				}
+				r.checkPortUnreachable(closed)
+			})
+		})
+	}
+}
+
+// checkPortUnreachable sends a datagram that must be answered with ICMP port unreachable.
+func (r *rig) checkPortUnreachable(to string) {
+	r.t.Helper()
+	conn, err := r.Clients[0].Dial("udp", to)
+	must(r.t, err)
+	defer conn.Close()
+	_, err = conn.Write([]byte("anybody?"))
+	must(r.t, err)
+	conn.SetReadDeadline(time.Now().Add(5 * time.Second))
+	if _, err := conn.Read(make([]byte, 100)); !errors.Is(err, syscall.ECONNREFUSED) {
+		r.t.Errorf("a datagram to %s: %v, want it refused", to, err)
+	}
+}
+
+// A real server's ICMP error about a packet of a client reaches that client as one from the virtual service.
+func TestRealServersErrorReachesTheClient(t *testing.T) {
+	modes(t, func(t *testing.T, cfg rigConfig) {
+		r := newRig(t, cfg)
+		for _, s := range r.udp {
+			must(t, s.Close())
+		}
+		r.checkPortUnreachable(r.udpService())
+		r.checkPortUnreachable(r.udpService())
+		// The same by TCP: a server that doesn't listen refuses, and the client sees that from the VIP.
+		for _, s := range r.web {
+			must(t, s.Close())
+		}
+		if _, err := r.Clients[0].DialContext(shortly(t), "tcp", r.webService()); !errors.Is(err, syscall.ECONNREFUSED) {
+			t.Errorf("connecting to a service whose servers don't listen: %v, want it refused", err)
+		}
+	})
+}
+
+// A service without a server answers at once that nobody is there, so that clients don't wait.
+func TestServiceWithoutServerAnswersUnreachable(t *testing.T) {
+	r := newRig(t, rigConfig{})
+	r.adm("-A", "-t", r.VIP().String()+":8000")
+	r.adm("-A", "-u", r.VIP().String()+":8000")
+	if _, err := r.Clients[0].DialContext(shortly(t), "tcp", r.VIP().String()+":8000"); err == nil || !errors.Is(err, syscall.ECONNREFUSED) {
+		t.Errorf("connecting to a service without a server: %v, want it refused", err)
+	}
+	r.checkPortUnreachable(r.VIP().String() + ":8000")
+}

@@ -1,0 +1,95 @@
+package e2e
+
+import (
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+)
+
+// demo builds the demo once.
+func demo(t *testing.T) string {
+	t.Helper()
+	path := program("uvsdemo")
+	if _, err := os.Stat(path); err != nil {
+		must(t, goBuild(nil, "-o", path, "uvs/lab/demo"))
+	}
+	return path
+}
+
+// checkDemo compares the demo's output with what a newcomer is promised.
+func checkDemo(t *testing.T, out string) {
+	t.Helper()
+	for _, want := range []string{
+		"== DR: direct routing", "== NAT: masquerading", "rs3           10.1.0.13:8080", "50.0 %",
+		"download", "upload", "4291e08003394371", "200 datagrams by UDP (rr), all echoed",
+		"0 failed", "== Summary", "\n    DR       ok", "\n    NAT      ok",
+	} {
+		if !strings.Contains(out, want) {
+			t.Errorf("the demo doesn't show %q:\n%s", want, out)
+		}
+	}
+}
+
+func TestDemo(t *testing.T) {
+	cmd := exec.CommandContext(within(t, time.Minute), demo(t))
+	out, err := cmd.CombinedOutput()
+	if err != nil {
+		t.Fatalf("the demo: %v\n%s", err, out)
+	}
+	checkDemo(t, string(out))
+}
+
+// The demo needs no root where the machine allows user namespaces.
+func TestDemoWithoutRoot(t *testing.T) {
+	cmd := exec.CommandContext(within(t, time.Minute), demo(t))
+	cmd.Dir = "/"
+	cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: 65534, Gid: 65534}}
+	out, err := cmd.CombinedOutput()
+	if err != nil {
+		t.Fatalf("the demo as nobody: %v\n%s", err, out)
+	}
+	checkDemo(t, string(out))
+}
+
+// A demo that is left up can be played with by the commands it prints, until it is removed.
+func TestDemoKeep(t *testing.T) {
+	cmd := exec.CommandContext(within(t, time.Minute), demo(t), "--keep")
+	out, err := cmd.Output()
+	defer func() {
+		if out, err := exec.Command(demo(t), "--remove").CombinedOutput(); err != nil {
+			t.Errorf("remove the demo: %v\n%s", err, out)
+		}
+		left, _ := filepath.Glob("/run/netns/uvs-*-nat-*")
+		if _, err := os.Stat("/run/uvs-demo"); err == nil || len(left) > 0 {
+			t.Errorf("removing the demo left %v and /run/uvs-demo: %v", left, err)
+		}
+	}()
+	if err != nil {
+		t.Fatalf("the demo: %v\n%s", err, out)
+	}
+	checkDemo(t, string(out))
+	tried := 0
+	for line := range strings.Lines(string(out)[strings.Index(string(out), "== Left up"):]) {
+		line = strings.TrimSpace(line)
+		want := ""
+		switch {
+		case strings.Contains(line, "curl -s "):
+			want = "rs"
+		case strings.HasSuffix(line, "-L -n --stats"), strings.HasSuffix(line, "-L -n -c"), strings.HasSuffix(line, " status"), strings.HasSuffix(line, " -w 9"):
+		default:
+			continue
+		}
+		got, err := exec.CommandContext(shortly(t), "sh", "-c", line).CombinedOutput()
+		if err != nil || !strings.HasPrefix(string(got), want) {
+			t.Errorf("%s: %v\n%s", line, err, got)
+		}
+		tried++
+	}
+	if tried != 10 {
+		t.Errorf("%d commands were found, want 10:\n%s", tried, out)
+	}
+}
