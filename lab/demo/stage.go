@@ -180,7 +180,13 @@ func (s *stage) startServer(number int) error {
 	c := h.Command(context.Background(), s.demo.self, serverRole, h.Name(),
 		netip.AddrPortFrom(addr, s.method.web).String(), netip.AddrPortFrom(addr, s.method.udp).String())
 	c.SysProcAttr = &syscall.SysProcAttr{Setpgid: !s.demo.keep || s.demo.rootless}
-	c.Stderr = os.Stderr
+	// Not to our own: whoever reads that, of a demo that is left up, would wait for the servers' end.
+	log, err := os.Create(filepath.Join(filepath.Dir(s.log), h.Name()+".log"))
+	if err != nil {
+		return err
+	}
+	defer log.Close()
+	c.Stderr = log
 	ready, err := c.StdoutPipe()
 	if err != nil {
 		return err
@@ -189,8 +195,8 @@ func (s *stage) startServer(number int) error {
 		return err
 	}
 	s.servers[h.Name()] = c
-	if line, err := bufio.NewReader(ready).ReadString('\n'); err != nil || line != readyLine {
-		return fmt.Errorf("the server on %s does not come up: %q, %v", h.Name(), line, err)
+	if line, _ := bufio.NewReader(ready).ReadString('\n'); line != readyLine {
+		return fmt.Errorf("the server on %s does not come up; it says in %s why", h.Name(), log.Name())
 	}
 	return nil
 }
