@@ -56,6 +56,7 @@ type commit struct {
 	d        *Director
 	dirty    map[*virtual]struct{} // services to be built anew
 	services bool                  // services came or went
+	marks    bool                  // mark rules came or went
 	edits    []edit
 	removed  map[*service.RealServer]struct{} // no longer available after the swap
 	fresh    []uint32                         // service slots to start from zero though connections count there
@@ -80,8 +81,11 @@ func (d *Director) applyLocked(effects []effect) {
 	}
 	d.revision++
 	d.cfg.Log.Debug("configuration changed", zap.Uint64("revision", d.revision), zap.Int("operations", len(effects)))
-	if len(c.dirty) == 0 && !c.services {
+	if len(c.dirty) == 0 && !c.services && !c.marks {
 		return
+	}
+	if c.marks {
+		d.marks.compile(d.cfg.Interfaces)
 	}
 	if c.services {
 		kept := make([]*virtual, 0, len(d.services))
@@ -106,7 +110,7 @@ func (d *Director) applyLocked(effects []effect) {
 	for i, v := range d.order {
 		services[i] = v.published
 	}
-	c.publish(service.NewTable(services, d.cfg.Servers, d.revision))
+	c.publish(d.newTableLocked(services))
 }
 
 // publish swaps the table and puts into force what belongs to it.
@@ -167,6 +171,12 @@ func (c *commit) apply(e *effect) {
 		for _, v := range d.services {
 			d.zeroLocked(v)
 		}
+	case api.AddMarkRule:
+		d.marks.insert(e.rule, e.position)
+		c.marks = true
+	case api.DeleteMarkRule:
+		d.marks.delete(e.rule)
+		c.marks = true
 	case api.SetTimeouts:
 		d.cfg.Connections.SetTimeouts(seconds(e.timeouts.TCP), seconds(e.timeouts.TCPFin), seconds(e.timeouts.UDP))
 	}

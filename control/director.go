@@ -7,7 +7,9 @@
 package control
 
 import (
+	"cmp"
 	"context"
+	"math"
 	"net/netip"
 	"sync"
 	"sync/atomic"
@@ -36,6 +38,8 @@ type Connections interface {
 	Timeouts() conntrack.Timeouts
 	SetTimeouts(tcp, tcpFin, udp time.Duration)
 	ExpireRemoved()
+	SetSettings(conntrack.Settings)
+	DropRandom(now int64, random func(n uint32) uint32) (dropped int)
 }
 
 // Config is what a Director is made of.
@@ -58,8 +62,13 @@ type Config struct {
 	// functions and nil errors allow everything.
 	CanServe   func(k service.Key, c *api.ServiceConfig) error
 	CanForward func(k service.Key, rip netip.Addr, c *api.ServerConfig) error
-	// Sched holds the settings of schedulers.
+	// Sched holds the settings of schedulers, until they are set.
 	Sched sched.Config
+	// Interfaces are the names of the packet path's ports, in their order. Mark rules name them.
+	Interfaces []string
+	// AvailablePages is the number of pages of memory that the connection table may still have. Under amemthresh the
+	// defences drop_entry, drop_packet and secure_tcp begin. nil: always enough.
+	AvailablePages func() int
 	// FillStatus fills in what control doesn't know of: everything but Revision and the counts of services, servers,
 	// connections and templates. nil: nothing.
 	FillStatus func(*api.Status)
@@ -83,6 +92,11 @@ type Director struct {
 	slots    serviceSlots
 	stats    estimator
 	ticks    int
+	marks    markRules
+	settings service.Settings
+	defence  defence
+
+	limiter service.Limiter // follows defence
 }
 
 // virtual is a virtual service of the desired state. All but key and index is guarded by Director.mu.
@@ -115,13 +129,22 @@ func New(cfg Config) *Director {
 	if cfg.IsLocal == nil {
 		cfg.IsLocal = func(netip.Addr) bool { return false }
 	}
+	if cfg.AvailablePages == nil {
+		cfg.AvailablePages = func() int { return math.MaxInt }
+	}
 	if cfg.Log == nil {
 		cfg.Log = zap.NewNop()
 	}
-	d := &Director{cfg: cfg, services: map[service.Key]*virtual{}, trash: newTrash(), slots: newServiceSlots()}
+	d := &Director{
+		cfg: cfg, services: map[service.Key]*virtual{}, trash: newTrash(), slots: newServiceSlots(),
+		settings: service.DefaultSettings(),
+	}
+	d.settings.LBLCExpiration = cmp.Or(cfg.Sched.LBLCExpiration, d.settings.LBLCExpiration)
+	d.settings.LBLCRExpiration = cmp.Or(cfg.Sched.LBLCRExpiration, d.settings.LBLCRExpiration)
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	d.publishLocked(service.NewTable(nil, cfg.Servers, 0))
+	d.tellConnectionsLocked()
+	d.publishLocked(d.newTableLocked(nil))
 	return d
 }
 
@@ -135,16 +158,20 @@ func (d *Director) publishLocked(t *service.Table) {
 	}
 }
 
-// Run calls Tick every two seconds until ctx ends. Without it counters stand still.
+// Run calls Tick every two seconds and Defend every second until ctx ends. Without it counters stand still.
 func (d *Director) Run(ctx context.Context) {
 	tick := time.NewTicker(estimateInterval)
 	defer tick.Stop()
+	defend := time.NewTicker(time.Second)
+	defer defend.Stop()
 	for {
 		select {
 		case <-ctx.Done():
 			return
 		case now := <-tick.C:
 			d.Tick(now)
+		case <-defend.C:
+			d.Defend()
 		}
 	}
 }

@@ -45,7 +45,9 @@ func (f *fakeCounters) count(vs *service.VirtualService, rs *service.RealServer,
 type fakeConnections struct {
 	list     []conntrack.Conn
 	timeouts conntrack.Timeouts
+	settings conntrack.Settings
 	expired  int
+	dropped  int // calls of DropRandom
 }
 
 func (f *fakeConnections) Walk(_ int64, yield func(*conntrack.Conn) bool) {
@@ -66,7 +68,12 @@ func (f *fakeConnections) SetTimeouts(tcp, tcpFin, udp time.Duration) {
 		}
 	}
 }
-func (f *fakeConnections) ExpireRemoved() { f.expired++ }
+func (f *fakeConnections) ExpireRemoved()                   { f.expired++ }
+func (f *fakeConnections) SetSettings(s conntrack.Settings) { f.settings = s }
+func (f *fakeConnections) DropRandom(int64, func(uint32) uint32) int {
+	f.dropped++
+	return 0
+}
 
 // fixture is a Director between a fake connection table and fake counters. The address 10.9.0.1 is its own.
 type fixture struct {

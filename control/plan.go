@@ -15,6 +15,7 @@ type plan struct {
 	services map[service.Key]*planned // those that an operation touched
 	flushed  bool                     // the services of the desired state are gone
 	added    int                      // servers, for the room in the index
+	marks    plannedMarks
 	effects  []effect
 }
 
@@ -33,6 +34,8 @@ type effect struct {
 	addr     netip.AddrPort
 	server   serverConfig
 	timeouts api.Timeouts
+	rule     api.MarkRule
+	position int
 }
 
 // add judges op. The error says what was tried and why it is refused, and has a code.
@@ -75,6 +78,14 @@ func (p *plan) add(op *api.Op) *api.Error {
 			if s > maxSeconds {
 				return api.Errorf(api.OutOfRange, "set timeouts: %d seconds, the most is %d", s, maxSeconds)
 			}
+		}
+	case api.AddMarkRule, api.DeleteMarkRule:
+		if err = p.markRule(&e, op); err != nil {
+			verb := "add"
+			if op.Kind == api.DeleteMarkRule {
+				verb = "delete"
+			}
+			return tried(err, "%s mark rule %v", verb, e.rule)
 		}
 	case api.StartDaemon:
 		return api.Errorf(api.Unsupported, "start sync daemon: connection sync is not in this version")

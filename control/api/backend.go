@@ -34,6 +34,16 @@ type Backend interface {
 	// Daemons returns the running sync daemons, master first, with defaults filled in.
 	Daemons(ctx context.Context) ([]Daemon, error)
 
+	// Marks returns the mark rules in the order in which they decide.
+	Marks(ctx context.Context) ([]MarkRule, error)
+
+	// Settings returns the settings of those names in their order, or all in alphabetical order. A name that there is
+	// not is SettingNotFound.
+	Settings(ctx context.Context, names []string) ([]Setting, error)
+
+	// Set changes settings, all or none, and returns them as they are now. It is serialised with Change.
+	Set(ctx context.Context, settings []Setting) ([]Setting, error)
+
 	// Status returns the director's state; see Status.
 	Status(ctx context.Context) (*Status, error)
 

@@ -16,6 +16,9 @@ const (
 	SetTimeouts   OpKind = "set-timeouts"   // Timeouts; a 0 leaves that timeout as it is
 	StartDaemon   OpKind = "start-daemon"   // Daemon
 	StopDaemon    OpKind = "stop-daemon"    // Daemon, of which only the role counts
+
+	AddMarkRule    OpKind = "add-mark-rule"    // MarkRule, and Position or none for the end
+	DeleteMarkRule OpKind = "delete-mark-rule" // MarkRule, all of it
 )
 
 // Op is one operation of a change.
@@ -27,6 +30,9 @@ type Op struct {
 	ServerConfig  *ServerConfig  `json:"serverConfig,omitempty"`
 	Timeouts      *Timeouts      `json:"timeouts,omitempty"`
 	Daemon        *Daemon        `json:"daemon,omitempty"`
+	MarkRule      *MarkRule      `json:"markRule,omitempty"`
+	// Position is the place of a new mark rule among the others, from 1; 0 (absent) is behind them all.
+	Position int `json:"position,omitempty"`
 }
 
 // OnError says what becomes of a change when one of its operations is refused.

@@ -106,7 +106,9 @@ func (d *Daemon) check() error {
 }
 
 // opFields tells which fields of Op an operation takes. A service that may be absent is optional.
-var opFields = map[OpKind]struct{ service, optional, serviceConfig, server, serverConfig, timeouts, daemon bool }{
+var opFields = map[OpKind]struct {
+	service, optional, serviceConfig, server, serverConfig, timeouts, daemon, markRule, position bool
+}{
 	AddService:    {service: true, serviceConfig: true},
 	EditService:   {service: true, serviceConfig: true},
 	DeleteService: {service: true},
@@ -118,6 +120,9 @@ var opFields = map[OpKind]struct{ service, optional, serviceConfig, server, serv
 	SetTimeouts:   {timeouts: true},
 	StartDaemon:   {daemon: true},
 	StopDaemon:    {daemon: true},
+
+	AddMarkRule:    {markRule: true, position: true},
+	DeleteMarkRule: {markRule: true},
 }
 
 // Check reports whether the operation is well formed: known, with the fields it takes and no others, each of them with
@@ -138,6 +143,8 @@ func (o *Op) Check() error {
 		{"serverConfig", o.ServerConfig != nil, takes.serverConfig, false},
 		{"timeouts", o.Timeouts != nil, takes.timeouts, false},
 		{"daemon", o.Daemon != nil, takes.daemon, false},
+		{"markRule", o.MarkRule != nil, takes.markRule, false},
+		{"position", o.Position != 0, takes.position, true},
 	} {
 		if f.there && !f.takes {
 			return Errorf(BadRequest, "%s takes no field %q", o.Kind, f.name)
@@ -167,7 +174,15 @@ func (o *Op) Check() error {
 		}
 	}
 	if o.Daemon != nil {
-		return o.Daemon.check()
+		if err := o.Daemon.check(); err != nil {
+			return err
+		}
+	}
+	if o.Position < 0 {
+		return Errorf(BadRequest, "%s: the position is counted from 1", o.Kind)
+	}
+	if o.MarkRule != nil {
+		return o.MarkRule.Check()
 	}
 	return nil
 }

@@ -194,6 +194,31 @@ func (c *Client) Daemons(ctx context.Context) ([]Daemon, error) {
 	return reply.Daemons, err
 }
 
+// Marks returns the mark rules.
+func (c *Client) Marks(ctx context.Context) ([]MarkRule, error) {
+	var reply MarksReply
+	err := c.call(ctx, http.MethodGet, "/v1/marks", nil, nil, 0, &reply)
+	return reply.Rules, err
+}
+
+// Settings returns settings by name, or all.
+func (c *Client) Settings(ctx context.Context, names []string) ([]Setting, error) {
+	var reply SettingsReply
+	err := c.call(ctx, http.MethodGet, "/v1/sysctl", url.Values{"name": names}, nil, 0, &reply)
+	return reply.Settings, err
+}
+
+// Set changes settings, all or none.
+func (c *Client) Set(ctx context.Context, settings []Setting) ([]Setting, error) {
+	body, err := json.Marshal(&SettingsRequest{settings})
+	if err != nil {
+		return nil, err
+	}
+	var reply SettingsReply
+	err = c.call(ctx, http.MethodPost, "/v1/sysctl", nil, body, 0, &reply)
+	return reply.Settings, err
+}
+
 // Status returns the director's state.
 func (c *Client) Status(ctx context.Context) (*Status, error) {
 	var s Status

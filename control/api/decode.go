@@ -26,16 +26,9 @@ const maxDepth = 8
 // DecodeChange reads the body of POST /v1/change strictly: one JSON value, no unknown or repeated fields, every
 // operation well formed. An absent OnError becomes Atomic. Its error has the code BadRequest.
 func DecodeChange(body []byte) (*ChangeRequest, error) {
-	// encoding/json takes the last of two fields with one name and builds a whole array before anyone can count it, so
-	// the tokens are looked over first.
-	if err := scan(body); err != nil {
-		return nil, Errorf(BadRequest, "body: %v", err)
-	}
 	var req ChangeRequest
-	d := json.NewDecoder(bytes.NewReader(body))
-	d.DisallowUnknownFields()
-	if err := d.Decode(&req); err != nil {
-		return nil, Errorf(BadRequest, "body: %v", strings.TrimPrefix(err.Error(), "json: "))
+	if err := decode(body, &req); err != nil {
+		return nil, err
 	}
 	switch req.OnError {
 	case Atomic, Stop, Continue:
@@ -53,6 +46,61 @@ func DecodeChange(body []byte) (*ChangeRequest, error) {
 		}
 	}
 	return &req, nil
+}
+
+// DecodeSettings reads the body of POST /v1/sysctl as strictly. Its error has the code BadRequest.
+func DecodeSettings(body []byte) (*SettingsRequest, error) {
+	var req SettingsRequest
+	if err := decode(body, &req); err != nil {
+		return nil, err
+	}
+	switch {
+	case len(req.Settings) == 0:
+		return nil, Errorf(BadRequest, `body: the field "settings" is missing or empty`)
+	case len(req.Settings) > MaxSettings:
+		return nil, Errorf(BadRequest, "body: more than %d settings", MaxSettings)
+	}
+	for i := range req.Settings {
+		switch s := &req.Settings[i]; {
+		case s.Name == "":
+			return nil, Errorf(BadRequest, "setting %d: the name is missing", i)
+		case s.Default != "" || s.Note != "":
+			return nil, Errorf(BadRequest, "setting %d: default and note cannot be set", i)
+		}
+	}
+	return &req, nil
+}
+
+// decode reads one JSON value strictly.
+func decode(body []byte, into any) error {
+	// encoding/json takes the last of two fields with one name and builds a whole array before anyone can count it, so
+	// the tokens are looked over first.
+	if err := scan(body); err != nil {
+		return Errorf(BadRequest, "body: %v", err)
+	}
+	d := json.NewDecoder(bytes.NewReader(body))
+	d.DisallowUnknownFields()
+	if err := d.Decode(into); err != nil {
+		return Errorf(BadRequest, "body: %v", strings.TrimPrefix(err.Error(), "json: "))
+	}
+	return nil
+}
+
+// DecodeNames reads the settings that query parameters name, which may be none. Its error has the code BadRequest.
+func DecodeNames(rawQuery string) ([]string, error) {
+	v, err := url.ParseQuery(rawQuery)
+	if err != nil {
+		return nil, Errorf(BadRequest, "query: %v", err)
+	}
+	for name := range v {
+		if name != "name" {
+			return nil, Errorf(BadRequest, "query: unknown parameter %q", name)
+		}
+	}
+	if len(v["name"]) > MaxSettings {
+		return nil, Errorf(BadRequest, "query: more than %d names", MaxSettings)
+	}
+	return v["name"], nil
 }
 
 // scan walks over one JSON value and refuses repeated names (equal but for case, as encoding/json matches them),

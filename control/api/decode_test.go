@@ -98,6 +98,8 @@ func FuzzDecodeChange(f *testing.F) {
 		`{"ops":[{"op":"add-server","service":{"protocol":"sctp","address":"10.0.0.1","port":80},"server":{"address":"2001:db8::2","port":80},"serverConfig":{"method":"tunnel","weight":1,"tunnel":{"type":"gue","port":6080,"checksum":"remote"}}}]}`,
 		`{"ops":[{"op":"edit-server","service":{"fwmark":8,"family":"ipv6"},"server":{"address":"2001:db8::2","port":0},"serverConfig":{"method":"masq","weight":0,"upper":10,"lower":5}}]}`,
 		`{"ops":[{"op":"set-timeouts","timeouts":{"tcpSeconds":900,"tcpFinSeconds":120,"udpSeconds":300}}]}`,
+		`{"ops":[{"op":"add-mark-rule","position":2,"markRule":{"mark":7,"interface":"eth0","src":"10.0.0.0/8","dst":"192.0.2.1/32","protocol":"tcp","srcPorts":"1024-65535","dstPorts":"80"}}]}`,
+		`{"ops":[{"op":"delete-mark-rule","markRule":{"mark":7,"srcPorts":"0-65535"}}]}`,
 		`{"ops":[{"op":"start-daemon","daemon":{"role":"master","interface":"eth0","syncID":7,"maxLen":1400,"group":"224.0.0.81","port":8848,"ttl":1}},{"op":"stop-daemon","daemon":{"role":"backup"}}]}`,
 	} {
 		f.Add([]byte(body))
@@ -126,6 +128,58 @@ func FuzzDecodeChange(f *testing.F) {
 		third, err := json.Marshal(back)
 		if err != nil || !reflect.DeepEqual(again, third) {
 			t.Fatalf("%s\nbecomes %s", again, third)
+		}
+	})
+}
+
+func TestMarkRulesAreWrittenAsUvsadmTakesThem(t *testing.T) {
+	for _, row := range []struct {
+		rule MarkRule
+		want string
+	}{
+		{MarkRule{Mark: 1}, "1"},
+		{MarkRule{Mark: 1 << 31, Interface: "eth0", Src: netip.MustParsePrefix("10.0.0.0/8"), Dst: netip.MustParsePrefix("192.0.2.1/32"),
+			Protocol: TCP, SrcPorts: PortRange{1024, 65535}, DstPorts: PortRange{80, 80}},
+			"2147483648 --interface eth0 --src 10.0.0.0/8 --dst 192.0.2.1 --proto tcp --sport 1024-65535 --dport 80"},
+	} {
+		if got := row.rule.String(); got != row.want {
+			t.Errorf("String() = %q, want %q", got, row.want)
+		}
+	}
+	for text, want := range map[string]PortRange{"0-65535": {}, "0-5": {0, 5}, "65535": {65535, 65535}, "1-2": {1, 2}} {
+		if got, err := ParsePortRange(text); err != nil || got != want {
+			t.Errorf("ParsePortRange(%q) = %v, %v, want %v", text, got, err, want)
+		}
+	}
+	for _, text := range []string{"", "0", "-", "1-", "-1", "2-1", "65536", "1-65536", "+1", "1-2-3", "http"} {
+		if got, err := ParsePortRange(text); err == nil {
+			t.Errorf("ParsePortRange(%q) = %v, want an error", text, got)
+		}
+	}
+}
+
+// FuzzDecodeSettings holds that whatever is accepted says the same when it is written out again.
+func FuzzDecodeSettings(f *testing.F) {
+	for _, body := range []string{
+		`{"settings":[{"name":"vs.sloppy_tcp","value":"1"}]}`, `{"settings":[]}`, `{"settings":null}`, `{}`,
+		`{"settings":[{"name":"","value":"1"}]}`, `{"settings":[{"name":"a","value":"3 50"},{"name":"a","note":"x"}]}`,
+	} {
+		f.Add([]byte(body))
+	}
+	f.Fuzz(func(t *testing.T, body []byte) {
+		req, err := DecodeSettings(body)
+		if err != nil {
+			if AsError(err).Code != BadRequest {
+				t.Fatalf("refused with %v", AsError(err).Code)
+			}
+			return
+		}
+		again, err := json.Marshal(req)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if back, err := DecodeSettings(again); err != nil || !reflect.DeepEqual(back, req) {
+			t.Fatalf("%s\nbecomes %s, %v", body, again, err)
 		}
 	})
 }

@@ -27,6 +27,9 @@ const (
 	DaemonNotRunning Code = "daemon-not-running" // no sync daemon of this role runs (ESRCH)
 	NoDevice         Code = "no-device"          // no such network interface (ENODEV)
 	NoMemory         Code = "no-memory"          // a bounded table is full (ENOMEM)
+	MarkExists       Code = "mark-exists"        // a mark rule with these conditions is there already
+	MarkNotFound     Code = "mark-not-found"     // no such mark rule
+	SettingNotFound  Code = "setting-not-found"  // no such setting (ENOENT)
 	Skipped          Code = "skipped"            // not tried or taken back, because another operation of the change failed
 )
 

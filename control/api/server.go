@@ -64,6 +64,8 @@ func NewHandler(b Backend) http.Handler {
 		"/v1/connections": {http.MethodGet: h.connections},
 		"/v1/timeouts":    {http.MethodGet: h.timeouts},
 		"/v1/daemons":     {http.MethodGet: h.daemons},
+		"/v1/marks":       {http.MethodGet: h.marks},
+		"/v1/sysctl":      {http.MethodGet: h.settings, http.MethodPost: h.set},
 		"/v1/status":      {http.MethodGet: h.status},
 		"/v1/version":     {http.MethodGet: h.version},
 	}
@@ -106,7 +108,7 @@ func statusOf(c Code) int {
 	switch c {
 	case BadRequest:
 		return http.StatusBadRequest
-	case NotFound, ServiceNotFound, ServerNotFound:
+	case NotFound, ServiceNotFound, ServerNotFound, MarkNotFound, SettingNotFound:
 		return http.StatusNotFound
 	case BadMethod:
 		return http.StatusMethodNotAllowed
@@ -138,16 +140,10 @@ func reply(w http.ResponseWriter, status int, body any) {
 }
 
 func (h *handler) change(w http.ResponseWriter, r *http.Request) error {
-	if err := noQuery(r); err != nil {
+	body, err := read(w, r)
+	if err != nil {
 		return err
 	}
-	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, MaxBody))
-	if tooLarge := (*http.MaxBytesError)(nil); errors.As(err, &tooLarge) {
-		return Errorf(TooLarge, "the body is longer than %d bytes", MaxBody)
-	} else if err != nil {
-		return Errorf(BadRequest, "body: %v", err)
-	}
-	_ = http.NewResponseController(w).SetReadDeadline(time.Time{})
 	req, err := DecodeChange(body)
 	if err != nil {
 		return err
@@ -168,6 +164,21 @@ func (h *handler) change(w http.ResponseWriter, r *http.Request) error {
 	}
 	reply(w, status, rep)
 	return nil
+}
+
+// read takes the body of a request without parameters.
+func read(w http.ResponseWriter, r *http.Request) ([]byte, error) {
+	if err := noQuery(r); err != nil {
+		return nil, err
+	}
+	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, MaxBody))
+	if tooLarge := (*http.MaxBytesError)(nil); errors.As(err, &tooLarge) {
+		return nil, Errorf(TooLarge, "the body is longer than %d bytes", MaxBody)
+	} else if err != nil {
+		return nil, Errorf(BadRequest, "body: %v", err)
+	}
+	_ = http.NewResponseController(w).SetReadDeadline(time.Time{})
+	return body, nil
 }
 
 func (h *handler) services(w http.ResponseWriter, r *http.Request) error {
@@ -243,6 +254,49 @@ func (h *handler) daemons(w http.ResponseWriter, r *http.Request) error {
 		}
 		return DaemonsReply{list}, err
 	})
+}
+
+func (h *handler) marks(w http.ResponseWriter, r *http.Request) error {
+	return answer(w, r, func(ctx context.Context) (MarksReply, error) {
+		rules, err := h.backend.Marks(ctx)
+		if rules == nil {
+			rules = []MarkRule{}
+		}
+		return MarksReply{rules}, err
+	})
+}
+
+func (h *handler) settings(w http.ResponseWriter, r *http.Request) error {
+	names, err := DecodeNames(r.URL.RawQuery)
+	if err != nil {
+		return err
+	}
+	list, err := h.backend.Settings(r.Context(), names)
+	if err != nil {
+		return err
+	}
+	if list == nil {
+		list = []Setting{}
+	}
+	reply(w, http.StatusOK, SettingsReply{list})
+	return nil
+}
+
+func (h *handler) set(w http.ResponseWriter, r *http.Request) error {
+	body, err := read(w, r)
+	if err != nil {
+		return err
+	}
+	req, err := DecodeSettings(body)
+	if err != nil {
+		return err
+	}
+	list, err := h.backend.Set(r.Context(), req.Settings)
+	if err != nil {
+		return err
+	}
+	reply(w, http.StatusOK, SettingsReply{list})
+	return nil
 }
 
 func (h *handler) status(w http.ResponseWriter, r *http.Request) error {

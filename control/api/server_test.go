@@ -22,6 +22,9 @@ type stub struct {
 	change   func(*ChangeRequest) (*ChangeReply, error)
 	services []Service
 	key      *ServiceKey
+	marks    []MarkRule
+	asked    []string // names of settings
+	set      []Setting
 	conns    func(yield func(*Connection) error) error
 	err      error
 }
@@ -47,6 +50,18 @@ func (s *stub) Connections(_ context.Context, filter ConnectionFilter, yield fun
 func (s *stub) Timeouts(context.Context) (Timeouts, error) { return Timeouts{900, 120, 300}, s.err }
 
 func (s *stub) Daemons(context.Context) ([]Daemon, error) { return nil, s.err }
+
+func (s *stub) Marks(context.Context) ([]MarkRule, error) { return s.marks, s.err }
+
+func (s *stub) Settings(_ context.Context, names []string) ([]Setting, error) {
+	s.asked = names
+	return nil, s.err
+}
+
+func (s *stub) Set(_ context.Context, settings []Setting) ([]Setting, error) {
+	s.set = settings
+	return settings, s.err
+}
 
 func (s *stub) Status(context.Context) (*Status, error) { return &Status{PID: 7}, s.err }
 
@@ -118,6 +133,9 @@ func TestOperationsArriveAsTheyWereSent(t *testing.T) {
 		{Kind: SetTimeouts, Timeouts: &Timeouts{UDP: 5}},
 		{Kind: StartDaemon, Daemon: &Daemon{Role: Master, Interface: "eth0", SyncID: 3, Group: "ff02::1"}},
 		{Kind: StopDaemon, Daemon: &Daemon{Role: Backup}},
+		{Kind: AddMarkRule, Position: 3, MarkRule: &MarkRule{Mark: 7, Interface: "eth0", Src: netip.MustParsePrefix("10.0.0.0/8"),
+			Dst: netip.MustParsePrefix("192.0.2.1/32"), Protocol: TCP, SrcPorts: PortRange{1024, 65535}, DstPorts: PortRange{80, 80}}},
+		{Kind: DeleteMarkRule, MarkRule: &MarkRule{Mark: 1<<32 - 1, Dst: netip.MustParsePrefix("2001:db8::/32")}},
 	}
 	var got *ChangeRequest
 	c := serve(t, &stub{change: func(r *ChangeRequest) (*ChangeReply, error) {
@@ -173,6 +191,8 @@ func TestEmptyListsAreNotNull(t *testing.T) {
 	for path, want := range map[string]string{
 		"/v1/services": `{"services":[]}`,
 		"/v1/daemons":  `{"daemons":[]}`,
+		"/v1/marks":    `{"rules":[]}`,
+		"/v1/sysctl":   `{"settings":[]}`,
 		"/v1/timeouts": `{"tcpSeconds":900,"tcpFinSeconds":120,"udpSeconds":300}`,
 		"/v1/version":  `{"uvs":"test","ipvs":"1.2.1","connTableSize":4096}`,
 	} {
@@ -248,6 +268,16 @@ var malformed = map[string]string{
 	"daemon role unknown":   `{"ops":[{"op":"start-daemon","daemon":{"role":"primary","interface":"eth0"}}]}`,
 	"daemon group unicast":  `{"ops":[{"op":"start-daemon","daemon":{"role":"master","group":"10.0.0.1"}}]}`,
 	"sync id too high":      `{"ops":[{"op":"start-daemon","daemon":{"role":"master","syncID":256}}]}`,
+	"mark rule missing":     `{"ops":[{"op":"add-mark-rule"}]}`,
+	"mark rule of 0":        `{"ops":[{"op":"add-mark-rule","markRule":{"mark":0}}]}`,
+	"mark rule's host bare": `{"ops":[{"op":"add-mark-rule","markRule":{"mark":1,"dst":"10.0.0.1"}}]}`,
+	"mark rule's families":  `{"ops":[{"op":"add-mark-rule","markRule":{"mark":1,"dst":"10.0.0.1/32","src":"2001:db8::/32"}}]}`,
+	"mark rule mapped":      `{"ops":[{"op":"add-mark-rule","markRule":{"mark":1,"dst":"::ffff:10.0.0.1/128"}}]}`,
+	"mark rule's protocol":  `{"ops":[{"op":"add-mark-rule","markRule":{"mark":1,"protocol":"icmp"}}]}`,
+	"mark rule's ports":     `{"ops":[{"op":"add-mark-rule","markRule":{"mark":1,"dstPorts":"90-80"}}]}`,
+	"mark rule's port 0":    `{"ops":[{"op":"add-mark-rule","markRule":{"mark":1,"dstPorts":"0"}}]}`,
+	"position before all":   `{"ops":[{"op":"add-mark-rule","position":-1,"markRule":{"mark":1}}]}`,
+	"position of a removal": `{"ops":[{"op":"delete-mark-rule","position":1,"markRule":{"mark":1}}]}`,
 	"too many operations":   `{"ops":[` + strings.Repeat(`{},`, MaxOps) + `{}]}`,
 }
 
@@ -288,6 +318,17 @@ func TestRequestsOutOfPlace(t *testing.T) {
 		{"port too high", "GET", "/v1/connections?protocol=tcp&address=10.0.0.1&port=65536", "", 400, BadRequest},
 		{"bad escape", "GET", "/v1/connections?protocol=%zz", "", 400, BadRequest},
 		{"mark without family", "GET", "/v1/connections?fwmark=1", "", 400, BadRequest},
+		{"parameters with marks", "GET", "/v1/marks?mark=1", "", 400, BadRequest},
+		{"another parameter of settings", "GET", "/v1/sysctl?names=a", "", 400, BadRequest},
+		{"bad escape in a name", "GET", "/v1/sysctl?name=%zz", "", 400, BadRequest},
+		{"too many names", "GET", "/v1/sysctl?" + strings.Repeat("name=a&", MaxSettings+1), "", 400, BadRequest},
+		{"parameters with a setting", "POST", "/v1/sysctl?name=a", `{"settings":[{"name":"a","value":"1"}]}`, 400, BadRequest},
+		{"no settings", "POST", "/v1/sysctl", `{"settings":[]}`, 400, BadRequest},
+		{"setting without name", "POST", "/v1/sysctl", `{"settings":[{"value":"1"}]}`, 400, BadRequest},
+		{"setting with default", "POST", "/v1/sysctl", `{"settings":[{"name":"a","value":"1","default":"2"}]}`, 400, BadRequest},
+		{"setting with number", "POST", "/v1/sysctl", `{"settings":[{"name":"a","value":1}]}`, 400, BadRequest},
+		{"too many settings", "POST", "/v1/sysctl", `{"settings":[{"name":"a","value":"1"}` +
+			strings.Repeat(`,{"name":"a","value":"1"}`, MaxSettings) + `]}`, 400, BadRequest},
 		{"too long", "POST", "/v1/change", strings.Repeat(" ", MaxBody+1), 413, TooLarge},
 	} {
 		status, reply := raw(t, c, row.method, row.path, row.body)
@@ -295,8 +336,31 @@ func TestRequestsOutOfPlace(t *testing.T) {
 			t.Errorf("%s: %s %s = %d %s, want %d %s", row.name, row.method, row.path, status, reply, row.status, row.code)
 		}
 	}
-	if n := b.changes.Load(); n != 0 {
-		t.Errorf("the backend was asked for %d changes, want none", n)
+	if n := b.changes.Load(); n != 0 || b.set != nil {
+		t.Errorf("the backend was asked for %d changes and to set %v, want none", n, b.set)
+	}
+}
+
+func TestSettingsAndMarksArriveAsTheyWereSent(t *testing.T) {
+	b := &stub{marks: []MarkRule{{Mark: 3, DstPorts: PortRange{1, 2}}, {Mark: 2, Src: netip.MustParsePrefix("10.0.0.0/8")}}}
+	c := serve(t, b)
+	if got, err := c.Marks(t.Context()); err != nil || !reflect.DeepEqual(got, b.marks) {
+		t.Errorf("Marks = %v, %v, want %v", got, err, b.marks)
+	}
+	names := []string{"vs.sloppy_tcp", "net/ipv4/vs/am&droprate"}
+	if _, err := c.Settings(t.Context(), names); err != nil || !reflect.DeepEqual(b.asked, names) {
+		t.Errorf("Settings: the backend was asked for %q, %v, want %q", b.asked, err, names)
+	}
+	if _, err := c.Settings(t.Context(), nil); err != nil || len(b.asked) != 0 {
+		t.Errorf("Settings: the backend was asked for %q, %v, want all", b.asked, err)
+	}
+	want := []Setting{{Name: "vs.sync_threshold", Value: "3 50"}}
+	if got, err := c.Set(t.Context(), want); err != nil || !reflect.DeepEqual(got, want) || !reflect.DeepEqual(b.set, want) {
+		t.Errorf("Set = %v, %v, the backend got %v; want %v", got, err, b.set, want)
+	}
+	b.err = fmt.Errorf("setting x: %w", SettingNotFound)
+	if _, err := c.Set(t.Context(), want); !errors.Is(err, SettingNotFound) {
+		t.Errorf("Set = %v, want %v", err, SettingNotFound)
 	}
 }
 

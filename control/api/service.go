@@ -7,6 +7,9 @@
 //	GET  /v1/connections   connections, one JSON object a line        -> Connection...
 //	GET  /v1/timeouts      the timeouts that can be set               -> Timeouts
 //	GET  /v1/daemons       the connection sync daemons                -> DaemonsReply
+//	GET  /v1/marks         the mark rules                             -> MarksReply
+//	GET  /v1/sysctl        the settings                               -> SettingsReply
+//	POST /v1/sysctl        changes settings, all or none              SettingsRequest -> SettingsReply
 //	GET  /v1/status        the director, its interfaces and packets   -> Status
 //	GET  /v1/version       what runs                                  -> Version
 //

@@ -209,6 +209,12 @@ func (k *kernel) Daemons(context.Context) ([]api.Daemon, error) {
 	return slices.Clone(k.daemons), nil
 }
 
+func (k *kernel) Marks(context.Context) ([]api.MarkRule, error) { return nil, nil }
+
+func (k *kernel) Settings(context.Context, []string) ([]api.Setting, error) { return nil, nil }
+
+func (k *kernel) Set(context.Context, []api.Setting) ([]api.Setting, error) { return nil, nil }
+
 func (k *kernel) Status(context.Context) (*api.Status, error) { return &api.Status{}, nil }
 
 func (k *kernel) Version(context.Context) (api.Version, error) {

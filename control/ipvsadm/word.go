@@ -30,6 +30,12 @@ func (p *Program) runWord(ctx context.Context, args []string) (exit int) {
 }
 
 func (r *run) word(name string, args []string) error {
+	switch name {
+	case "mark":
+		return r.mark(args)
+	case "sysctl":
+		return r.sysctl(args)
+	}
 	asJSON := false
 	for _, a := range args {
 		if a != "--json" || asJSON {
@@ -71,6 +77,11 @@ func (r *run) word(name string, args []string) error {
 		return r.Backend.Connections(r.ctx, api.ConnectionFilter{}, func(c *api.Connection) error { return enc.Encode(c) })
 	}
 	return failf("%s: no such word: %s (try: %s help)", filepath.Base(r.Name), name, filepath.Base(r.Name))
+}
+
+// complain is a complaint about the arguments of a word.
+func (r *run) complain(word, format string, args ...any) error {
+	return failf("%s %s: %s", filepath.Base(r.Name), word, fmt.Sprintf(format, args...))
 }
 
 func (r *run) json(v any, err error) error {
