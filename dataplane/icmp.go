@@ -74,20 +74,23 @@ func (w *path) errorToServer(q *port, f *link.Frame, p *packet.Packet, c *conntr
 	if hop == nil {
 		return w.hold(q, f, p, wait{work: sendErrorIn, conn: c, dst: c.Server, status: status})
 	}
+	if v := w.fits(q, f, p, hop.MTU, c.Virtual); v != verdictNone {
+		return v
+	}
+	p.IPv4().DecTTL()
 	switch c.Method {
 	case service.Route:
 	case service.Masq:
 		forward.NATErrorIn(p, f.Vnet(), &w.quoted, c.Server, c.ServerPort)
 	case service.Tunnel:
-		p.IPv4().DecTTL()
-		w.encapsulate(f, p, c, hop)
+		if v := w.encapsulate(f, p, c, hop); v != ForwardedTUN {
+			return v
+		}
 		return ForwardedICMP
 	default:
 		return DropMethod
 	}
-	p.IPv4().DecTTL()
-	w.transmit(f, p, hop)
-	return ForwardedICMP
+	return w.transmit(f, p, hop, ForwardedICMP)
 }
 
 func (w *path) errorToClient(q *port, f *link.Frame, p *packet.Packet, c *conntrack.Conn) Verdict {
@@ -98,10 +101,12 @@ func (w *path) errorToClient(q *port, f *link.Frame, p *packet.Packet, c *conntr
 	if status != nexthop.Ready {
 		return w.hold(q, f, p, wait{work: sendErrorOut, conn: c, dst: c.Client, status: status})
 	}
+	if v := w.fits(q, f, p, hop.MTU, c.Virtual); v != verdictNone {
+		return v
+	}
 	forward.NATErrorOut(p, f.Vnet(), &w.quoted, c.Virtual, c.VirtualPort)
 	p.IPv4().DecTTL()
-	w.transmit(f, p, hop)
-	return ForwardedICMP
+	return w.transmit(f, p, hop, ForwardedICMP)
 }
 
 // notReached asks for the way to dst and gives this packet up.

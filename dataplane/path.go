@@ -148,19 +148,14 @@ func (w *path) ip(q *port, f *link.Frame) Verdict {
 	if w.idle() {
 		return w.stray(q, f)
 	}
-	c := &w.conn
-	conns := w.plane.cfg.Conns
 	if q.inside {
-		switch conns.Out(&p.Flow, p.TCPFlags, w.now, c) {
-		case conntrack.Hit:
-			return w.toClient(q, f, p, c)
-		case conntrack.NoServer:
-			return DropNoServer
+		if v, found := w.fromServer(q, f); found {
+			return v
 		}
 	}
-	switch conns.In(&p.Flow, p.TCPFlags, w.now, c) {
+	switch w.plane.cfg.Conns.In(&p.Flow, p.TCPFlags, w.now, &w.conn) {
 	case conntrack.Hit:
-		return w.toServer(q, f, p, c)
+		return w.toServer(q, f, p, &w.conn)
 	case conntrack.NoServer:
 		return DropNoServer
 	}
@@ -168,14 +163,26 @@ func (w *path) ip(q *port, f *link.Frame) Verdict {
 		return w.open(q, f, vs)
 	}
 	if !q.inside {
-		switch conns.Out(&p.Flow, p.TCPFlags, w.now, c) {
-		case conntrack.Hit:
-			return w.toClient(q, f, p, c)
-		case conntrack.NoServer:
-			return DropNoServer
+		if v, found := w.fromServer(q, f); found {
+			return v
 		}
 	}
 	return w.stray(q, f)
+}
+
+// fromServer moves a packet that a real server sent; found is false if it belongs to no connection.
+func (w *path) fromServer(q *port, f *link.Frame) (v Verdict, found bool) {
+	p, c, conns := &w.pkt, &w.conn, w.plane.cfg.Conns
+	if p.TTL <= 1 { // the kernel's routing drops it before IPVS sees it: the connection's state stays
+		if !conns.Find(&p.Flow, conntrack.Out, w.now, c) {
+			return verdictNone, false
+		}
+		return w.answerTimeExceeded(q, p, w.ownAddr(q, c.Virtual)), true
+	}
+	if conns.Out(&p.Flow, p.TCPFlags, w.now, c) != conntrack.Hit {
+		return verdictNone, false
+	}
+	return w.toClient(q, f, p, c), true
 }
 
 // idle says that there can be no connection. Without any service IPVS looks at nothing, even if connections live on; only
@@ -209,12 +216,10 @@ func (w *path) deliver(q *port, f *link.Frame, p *packet.Packet, c *conntrack.Co
 	}
 	switch c.Method {
 	case service.Route:
-		w.transmit(f, p, hop)
-		return ForwardedDR
+		return w.transmit(f, p, hop, ForwardedDR)
 	case service.Masq:
 		forward.NATIn(p, f.Vnet(), c.Server, c.ServerPort)
-		w.transmit(f, p, hop)
-		return ForwardedNAT
+		return w.transmit(f, p, hop, ForwardedNAT)
 	case service.Tunnel:
 		return w.encapsulate(f, p, c, hop)
 	default:
@@ -245,8 +250,7 @@ func (w *path) deliverOut(q *port, f *link.Frame, p *packet.Packet, c *conntrack
 	}
 	forward.NATOut(p, f.Vnet(), c.Virtual, c.VirtualPort)
 	p.IPv4().DecTTL()
-	w.transmit(f, p, hop)
-	return Replied
+	return w.transmit(f, p, hop, Replied)
 }
 
 // serverHop is the way to a connection's real server; without one it says why.
@@ -279,10 +283,11 @@ func (w *path) fits(q *port, f *link.Frame, p *packet.Packet, mtu int, from pack
 	if n <= mtu {
 		return verdictNone
 	}
-	if w.fragment != nil {
+	switch v := f.Vnet(); {
+	case w.fragment != nil:
 		n = w.fragment.largest // goes out in the pieces it came in
-	} else if v := f.Vnet(); v.GSOType() != packet.GSONone {
-		n = p.Payload - p.L3 + v.GSOSize() // a super-frame is judged by its segments
+	case v.GSOType() != packet.GSONone:
+		n = segmentLen(p, v) // a super-frame is judged by its segments
 	}
 	if n <= mtu || !p.IPv4().DF() {
 		return verdictNone
@@ -290,31 +295,69 @@ func (w *path) fits(q *port, f *link.Frame, p *packet.Packet, mtu int, from pack
 	return w.answerUnreachable(q, p, packet.ICMPCodeFragNeeded, mtu, from, DropTooBig)
 }
 
-// transmit sends the frame by hop: in one piece, in those it came in, or cut to the way's MTU.
-func (w *path) transmit(f *link.Frame, p *packet.Packet, hop *nexthop.Hop) {
-	q := &w.ports[hop.Iface]
+// segmentLen is the length of the IP packets that a super-frame stands for.
+func segmentLen(p *packet.Packet, v *packet.Vnet) int { return p.Payload - p.L3 + v.GSOSize() }
+
+// transmit sends the frame by hop: in one piece, in those it came in, or cut to the way's MTU. It returns sent, or a drop if
+// it cannot be cut so.
+func (w *path) transmit(f *link.Frame, p *packet.Packet, hop *nexthop.Hop, sent Verdict) Verdict {
+	q, v := &w.ports[hop.Iface], f.Vnet()
 	forward.Ethernet(p.Frame, hop.Dst, q.mac)
-	tx := w.tx[hop.Iface]
+	ok := true
 	switch {
 	case w.fragment != nil:
-		w.fragment.datagram.Emit(p.Frame, hop.MTU, w.send[hop.Iface])
-	case p.IPLen() > hop.MTU && f.Vnet().GSOType() == packet.GSONone:
-		w.split(tx, hop.Iface, f.Vnet(), p.Frame, hop.MTU)
+		ok = w.fragment.datagram.Emit(p.Frame, hop.MTU, w.send[hop.Iface])
+	case p.IPLen() <= hop.MTU:
+		w.tx[hop.Iface].Send(f.Buf[:packet.VnetLen+len(p.Frame)], nil)
+	case v.GSOType() == packet.GSONone:
+		ok = w.split(hop.Iface, v, p.Frame, hop.MTU)
+	case segmentLen(p, v) > hop.MTU: // nobody behind us cuts a segment up
+		ok = w.splitSegments(p, v, hop)
 	default:
-		tx.Send(f.Buf[:packet.VnetLen+len(p.Frame)], nil)
+		w.tx[hop.Iface].Send(f.Buf[:packet.VnetLen+len(p.Frame)], nil)
 	}
+	if !ok {
+		return DropTooBig
+	}
+	return sent
 }
 
 // split sends an IPv4 frame out of a port in fragments that fit mtu. Their payload is sent from where it lies.
-func (w *path) split(tx link.Link, port int, v *packet.Vnet, frame []byte, mtu int) {
+func (w *path) split(port int, v *packet.Vnet, frame []byte, mtu int) bool {
 	if v.NeedsCsum() {
 		forward.CompleteChecksum(frame, v)
 	}
-	if len(w.heads) < forward.SplitRoom {
-		w.heads = make([]byte, forward.SplitRoom)
+	w.needHeads(splitRoom(mtu))
+	ok := forward.Split(w.heads, frame, mtu, w.send[port])
+	w.tx[port].Flush() // heads is needed again
+	return ok
+}
+
+// splitRoom is the room for heads that the longest datagram needs on a way of that MTU.
+func splitRoom(mtu int) int {
+	const longest = forward.FrameHead + 60
+	if mtu >= 576 {
+		return forward.SplitRoom
 	}
-	forward.Split(w.heads, frame, mtu, w.send[port])
-	tx.Flush() // heads is needed again
+	return longest * (0xffff/max((mtu-60)&^7, 8) + 1)
+}
+
+// splitSegments cuts a super-frame into its segments, and these into fragments.
+func (w *path) splitSegments(p *packet.Packet, v *packet.Vnet, hop *nexthop.Hop) bool {
+	w.needHeads(forward.SegmentRoom(p, v))
+	ok := true
+	segmented := forward.Segment(w.heads, p, v, nil, func(head, body []byte) {
+		w.whole = append(append(w.whole[:0], head...), body...)
+		// Overwrites heads of segments that are sent or not yet made.
+		ok = w.split(hop.Iface, (*packet.Vnet)(w.whole), w.whole[packet.VnetLen:], hop.MTU) && ok
+	})
+	return segmented && ok
+}
+
+func (w *path) needHeads(n int) {
+	if len(w.heads) < n {
+		w.heads = make([]byte, n)
+	}
 }
 
 // owns says that a is an address that uvs has on port q: a VIP, the address for masquerading, or the gateway address of that

@@ -92,8 +92,7 @@ func (w *path) route(q *port, f *link.Frame) Verdict {
 		return v
 	}
 	p.IPv4().DecTTL()
-	w.transmit(f, p, hop)
-	return InnerForward
+	return w.transmit(f, p, hop, InnerForward)
 }
 
 // masqueradePorts is how many source ports masquerade tries before it gives up.

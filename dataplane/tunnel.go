@@ -22,19 +22,21 @@ func (w *path) encapsulate(f *link.Frame, p *packet.Packet, c *conntrack.Conn, h
 		if room == 0 {
 			return DropTooBig // a kind of super-frame that cannot be cut, and a tunnel cannot carry it whole
 		}
-		if len(w.heads) < room {
-			w.heads = make([]byte, room)
-		}
-		tx.Flush() // heads of an earlier one may still wait
+		w.needHeads(room)
 		forward.Segment(w.heads, p, v, t, send)
 		tx.Flush()
 		return ForwardedTUN
+	}
+	if p.IPLen()+forward.TunnelLen > 0xffff {
+		return DropTooBig // a gathered datagram so long that no header could say how long the outer packet is
 	}
 	head, body := t.Wrap(w.answer(), p, v)
 	if limit := w.outerLimit(c, hop); len(head)-forward.FrameHead+len(body) > limit {
 		whole := append(append(w.whole[:0], head[packet.VnetLen:]...), body...)
 		w.whole = whole
-		w.split(tx, hop.Iface, v, whole, limit)
+		if !w.split(hop.Iface, v, whole, limit) {
+			return DropTooBig
+		}
 		return ForwardedTUN
 	}
 	tx.Send(head, body)
