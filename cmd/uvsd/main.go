@@ -3,7 +3,6 @@
 package main
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"flag"
@@ -30,11 +29,9 @@ func main() {
 }
 
 func run(args []string) error {
-	var usage bytes.Buffer // for who asks: who mistypes needs to see what was wrong
-	o, err := parseOptions(args, &usage)
+	o, err := parseOptions(args, os.Stdout)
 	if errors.Is(err, flag.ErrHelp) {
-		_, err = usage.WriteTo(os.Stdout)
-		return err
+		return nil
 	}
 	if err != nil {
 		return err
