@@ -2,6 +2,7 @@ package nexthop
 
 import (
 	"errors"
+	"slices"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -14,6 +15,9 @@ import (
 func (r *Resolver) evaluate(dst packet.Addr, now time.Time) (t *target, own, asked bool) {
 	v := r.view.Load()
 	if s := v.segment(dst); s != nil {
+		if slices.Contains(v.own, dst) {
+			return localTarget, false, false
+		}
 		if dst == s.own {
 			return refusedTarget, true, false
 		}

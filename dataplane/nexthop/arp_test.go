@@ -96,6 +96,37 @@ func TestGatewaySegmentIsResolvedWithoutAnAddressOfTheHost(t *testing.T) {
 	awaitHop(t, r, 2*soon, "10.0.0.2", want)
 }
 
+// TestTheHostsAddressOnAGatewaysSegmentIsLocal has a host with an address of its own beside the gateway's: what the servers
+// send there is for the host, and nobody is to be asked who has it.
+func TestTheHostsAddressOnAGatewaysSegmentIsLocal(t *testing.T) {
+	t.Parallel()
+	d, server := newSpace(t), newSpace(t)
+	wire(d, "eth1", server, "s0")
+	d.addr("eth1", "10.0.0.9/24")
+	var out sent
+	cfg := gatewayConfig()
+	cfg.SendARP = out.send
+	r := d.resolver(cfg)
+	if _, status := r.Lookup(ip("10.0.0.9")); status != Local {
+		t.Errorf("Lookup of the host's own address = %v, want %v", status, Local)
+	}
+	if _, ok := r.OnLink(ip("10.0.0.9")); ok {
+		t.Error("OnLink takes the host's own address for a neighbour's")
+	}
+	awaitStatus(t, r, soon, "10.0.0.9", Local) // however often it is asked for
+	if frames := out.take(); len(frames) != 0 {
+		t.Errorf("asked for the host's own address: %x", frames)
+	}
+	d.addr("eth1", "10.0.0.10/24")
+	awaitStatus(t, r, soon, "10.0.0.10", Local)
+	d.delAddr("eth1", "10.0.0.9/24")
+	await(t, soon, "an address that the host gave up is looked for on the segment", func() bool {
+		r.Resolve(ip("10.0.0.9"))
+		_, status := r.Lookup(ip("10.0.0.9"))
+		return status == Pending && len(out.take()) > 0
+	})
+}
+
 // sent gathers the ARP frames that a Resolver under test sends.
 type sent struct {
 	mu     sync.Mutex // guards frames

@@ -288,6 +288,12 @@ func (r *Resolver) compileAll(now time.Time) {
 	v := *r.view.Load()
 	v.main, v.fallback = r.compileTable(r.rib.main), r.compileTable(r.rib.fallback)
 	v.ask4, v.ask6 = r.ask[0], r.ask[1]
+	v.own = nil
+	for _, a := range r.addrs {
+		if own := packet.AddrFrom(a.prefix.Addr()); v.segment(own) != nil {
+			v.own = append(v.own, own)
+		}
+	}
 	r.view.Store(&v)
 	r.changed = true
 	for e := range v.exact.all {

@@ -2,6 +2,7 @@ package nexthop
 
 import (
 	"net/netip"
+	"slices"
 	"sync/atomic"
 
 	"github.com/gaissmai/bart"
@@ -14,6 +15,8 @@ import (
 type view struct {
 	exact    *exact
 	segments []segment
+	// own are the host's addresses on these segments: other ones than the gateways', which the host doesn't have.
+	own      []packet.Addr
 	main     *bart.Table[*route]
 	fallback *bart.Table[*route]
 	// ask4 and ask6 say that the family has policy rules: only the kernel knows the way to an address.
@@ -181,6 +184,9 @@ func (r *Resolver) Lookup(dst packet.Addr) (*Hop, Status) {
 		}
 	}
 	if v.segment(dst) != nil {
+		if slices.Contains(v.own, dst) {
+			return nil, Local
+		}
 		return nil, Pending
 	}
 	rt := v.route(dst)
