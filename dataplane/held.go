@@ -90,7 +90,8 @@ func (w *path) retryHeld() {
 	w.held = nil
 	keep := waiting[:0]
 	for _, h := range waiting {
-		_, h.status = w.plane.cfg.NextHops.Lookup(h.dst)
+		var hop *nexthop.Hop
+		hop, h.status = w.plane.cfg.NextHops.Lookup(h.dst)
 		if h.status == nexthop.Pending && w.now-h.since < int64(heldTimeout) {
 			keep = append(keep, h)
 			continue
@@ -101,7 +102,7 @@ func (w *path) retryHeld() {
 		}
 		before := len(w.held)
 		w.fragment = h.fragment
-		v := w.release(&h)
+		v := w.release(&h, hop)
 		w.fragment = nil
 		if v != verdictNone {
 			w.verdicts[v] += weight
@@ -114,7 +115,7 @@ func (w *path) retryHeld() {
 }
 
 // release does what was left to do with a held packet.
-func (w *path) release(h *heldFrame) Verdict {
+func (w *path) release(h *heldFrame, hop *nexthop.Hop) Verdict {
 	f, p := &h.frame, &w.pkt
 	if fault := packet.Decode(f.Eth(), p); fault != packet.NoFault {
 		return faultVerdict[fault]
@@ -127,7 +128,7 @@ func (w *path) release(h *heldFrame) Verdict {
 	case h.work == sendOut:
 		return w.deliverOut(h.port, f, p, &h.of)
 	case h.work == sendInner:
-		return w.route(h.port, f)
+		return w.route(h.port, f, hop, h.status)
 	case !packet.DecodeQuoted(p.Frame[p.L4+packet.ICMPLen:], &w.quoted):
 		return DropICMP
 	case h.work == sendErrorIn:

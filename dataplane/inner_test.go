@@ -184,3 +184,45 @@ func TestPacketsToGroupsAreNobodysInnerTraffic(t *testing.T) {
 		d.accounted()
 	}
 }
+
+// TestPacketsForTheHostItselfArePassed holds where uvs shares the interface's MAC address: the host has those frames as well,
+// and nothing that uvs could say about them is welcome.
+func TestPacketsForTheHostItselfArePassed(t *testing.T) {
+	outside, inside := net.IPv4(10, 9, 0, 1), net.IPv4(10, 1, 0, 9)
+	for _, policy := range []InnerPolicy{DropInnerTraffic, ForwardInnerTraffic, MasqueradeInnerTraffic} {
+		d := newDirector(t, func(c *Config) { c.Inner = policy })
+		d.serve(service.TCP, service.Masq, "10.1.0.11:8080")
+		d.hops.Set(packet.AddrFrom4(0x0a090001), nil, nexthop.Local)
+		d.hops.Set(packet.AddrFrom4(0x0a010009), nil, nexthop.Local)
+		d.run()
+		n := uint64(0)
+		for port, ends := range [2]struct{ src, dst packet.MAC }{{gatewayMAC, cliMAC}, {serverMAC(11), rsMAC}} {
+			for _, dst := range []net.IP{outside, inside} {
+				ip := func() *layers.IPv4 {
+					return &layers.IPv4{SrcIP: net.IPv4(10, 1, 0, 11), DstIP: dst}
+				}
+				for _, f := range [][]byte{
+					frame(t, ends.src, ends.dst, ip(), tcp(33000, 22, "S")),
+					frame(t, ends.src, ends.dst, ip(), tcp(80, 45000, "SA")), // the answer to a health check of the host's
+					frame(t, ends.src, ends.dst, ip(), tcp(33000, 22, "R")),
+					frame(t, ends.src, ends.dst, ip(), &layers.UDP{SrcPort: 53, DstPort: 45000}),
+					frame(t, ends.src, ends.dst, ip(), &layers.ICMPv4{TypeCode: layers.CreateICMPv4TypeCode(8, 0)}),
+					frame(t, ends.src, ends.dst, ip(), &layers.ICMPv4{TypeCode: hostUnreachable}, payload(28)),
+					frame(t, ends.src, ends.dst, &layers.IPv4{SrcIP: net.IPv4(10, 1, 0, 11), DstIP: dst, Protocol: layers.IPProtocolOSPF}, payload(20)),
+				} {
+					n++
+					if out := d.inject(port, f); len(out[0])+len(out[1]) != 0 {
+						t.Errorf("policy %d, port %d, to %v: sent %x", policy, port, dst, out)
+					}
+				}
+			}
+		}
+		if got := d.verdicts()[PassNotOurs]; got != n {
+			t.Errorf("policy %d: verdicts %v, want %d %v", policy, d.verdicts(), n, PassNotOurs)
+		}
+		if asked := d.hops.Asked(); len(asked) != 0 {
+			t.Errorf("policy %d: the resolver was asked for %v", policy, asked)
+		}
+		d.accounted()
+	}
+}

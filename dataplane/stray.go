@@ -9,40 +9,47 @@ import (
 )
 
 // stray deals with a packet that belongs to no connection and no service: refused if it is for an address of ours, as the
-// kernel would whose address it were; a real server's own traffic by policy; else not ours.
+// kernel would whose address it were; else foreign.
 func (w *path) stray(q *port, f *link.Frame) Verdict {
 	p := &w.pkt
 	switch {
-	case w.owns(q, p.Dst):
-		if w.owns(q, p.Src) {
-			return DropAddress
-		}
-		return w.refuse(q, f)
-	case isGroup(p.Dst):
-		return PassGroup
-	case q.inside:
-		return w.inner(q, f)
-	case w.plane.cfg.Inner == ForwardInnerTraffic && w.isInner(p.Dst):
-		return w.route(q, f)
+	case !w.owns(q, p.Dst):
+		return w.foreign(q, f)
+	case w.owns(q, p.Src):
+		return DropAddress
 	default:
-		return PassNotOurs
+		return w.refuse(q, f)
 	}
 }
 
 // other deals with a packet of a protocol that IPVS doesn't balance.
 func (w *path) other(q *port, f *link.Frame) Verdict {
-	p := &w.pkt
-	switch {
-	case w.owns(q, p.Dst):
+	if w.owns(q, w.pkt.Dst) {
 		return PassProtocol
+	}
+	return w.foreign(q, f)
+}
+
+// foreign deals with a packet to an address that isn't ours: --inner-traffic says what becomes of what real servers send
+// through our gateway address on their own behalf, and of what routers send to them by us. The rest is none of our business.
+func (w *path) foreign(q *port, f *link.Frame) Verdict {
+	p, policy := &w.pkt, w.plane.cfg.Inner
+	switch {
 	case isGroup(p.Dst):
 		return PassGroup
-	case q.inside:
-		return w.inner(q, f)
-	case w.plane.cfg.Inner == ForwardInnerTraffic && w.isInner(p.Dst):
-		return w.route(q, f)
-	default:
+	case !q.inside && (policy != ForwardInnerTraffic || !w.isInner(p.Dst)):
 		return PassNotOurs
+	}
+	hop, status := w.plane.cfg.NextHops.Lookup(p.Dst)
+	switch {
+	case status == nexthop.Local:
+		return PassNotOurs // for the host itself, which has the frame too if it came to the host's MAC
+	case policy == ForwardInnerTraffic:
+		return w.route(q, f, hop, status)
+	case policy == MasqueradeInnerTraffic:
+		return w.masquerade(q, f)
+	default:
+		return DropInner
 	}
 }
 
@@ -62,29 +69,12 @@ func (w *path) isInner(a packet.Addr) bool {
 	return false
 }
 
-// inner applies --inner-traffic to what a real server sends through our gateway address on its own behalf.
-func (w *path) inner(q *port, f *link.Frame) Verdict {
-	p := &w.pkt
-	if _, status := w.plane.cfg.NextHops.Lookup(p.Dst); status == nexthop.Local {
-		return PassNotOurs // for the host itself, which has the frame too
-	}
-	switch w.plane.cfg.Inner {
-	case ForwardInnerTraffic:
-		return w.route(q, f)
-	case MasqueradeInnerTraffic:
-		return w.masquerade(q, f)
-	default:
-		return DropInner
-	}
-}
-
 // route forwards a packet as a router does.
-func (w *path) route(q *port, f *link.Frame) Verdict {
+func (w *path) route(q *port, f *link.Frame, hop *nexthop.Hop, status nexthop.Status) Verdict {
 	p := &w.pkt
 	if p.TTL <= 1 {
 		return w.answerTimeExceeded(q, p, w.routerAddr(q))
 	}
-	hop, status := w.plane.cfg.NextHops.Lookup(p.Dst)
 	if status != nexthop.Ready {
 		return w.hold(q, f, p, wait{work: sendInner, dst: p.Dst, status: status, from: w.routerAddr(q)})
 	}
