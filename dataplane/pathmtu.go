@@ -10,9 +10,10 @@ import (
 )
 
 const (
-	pathMTULife = 10 * time.Minute // RFC 1191 section 6.3; Linux's net.ipv4.route.mtu_expires
-	pathMTUMin  = 68               // RFC 791: nothing smaller can be true
-	pathMTUMax  = 4096             // servers remembered
+	pathMTULife  = 10 * time.Minute // RFC 1191 section 6.3; Linux's net.ipv4.route.mtu_expires
+	pathMTUFresh = pathMTULife / 10 // a report that says the same again is not news for so long
+	pathMTUMin   = 552              // Linux's net.ipv4.route.min_pmtu: who reports less wants to do harm to all clients
+	pathMTUMax   = 4096             // servers remembered
 )
 
 // pathMTUs are the path MTUs to real servers behind tunnels that routers on the way reported. Readers take no lock.
@@ -38,15 +39,16 @@ func (m *pathMTUs) limit(server packet.Addr, mtu int, now int64) int {
 	return mtu
 }
 
-// learn remembers what a router said. Reports are rare and rate-limited by their senders, so the map is copied.
+// learn remembers what a router said. Reports are rare, or say the same again, so the map is copied.
 func (m *pathMTUs) learn(server packet.Addr, mtu int, now int64) {
-	if mtu < pathMTUMin {
-		return
-	}
+	mtu = max(mtu, pathMTUMin)
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	next := make(map[packet.Addr]pathMTU)
 	if all := m.all.Load(); all != nil {
+		if old, ok := (*all)[server]; ok && old.mtu == mtu && old.until-now > int64(pathMTULife-pathMTUFresh) {
+			return
+		}
 		maps.Copy(next, *all)
 		maps.DeleteFunc(next, func(_ packet.Addr, p pathMTU) bool { return now >= p.until })
 	}
