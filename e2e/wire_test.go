@@ -37,6 +37,7 @@ type wire struct {
 const (
 	tcpFIN, tcpSYN, tcpRST, tcpACK   = 1, 2, 4, 16
 	protoICMP, protoTCP, protoUDP    = 1, 6, 17
+	icmpEchoReply                    = 0 // type and code
 	etherIPv4, etherARP, etherHeader = 0x0800, 0x0806, 14
 )
 
@@ -164,8 +165,8 @@ func (r *rig) checkHostSilent(legs [][]wire) {
 		}
 	}
 	for _, w := range slices.Concat(legs...) {
-		if !w.Out && w.proto == protoTCP {
-			in[w.segment()]++
+		if !w.Out && w.kind == etherIPv4 {
+			in[w.packet()]++
 		}
 	}
 	for leg, frames := range legs {
@@ -173,21 +174,21 @@ func (r *rig) checkHostSilent(legs [][]wire) {
 			mine := w.Out && w.from.String() == macs[leg]
 			switch {
 			case !w.Out:
-			case w.arp && w.request && w.src == netip.IPv4Unspecified():
+			case mine && w.arp && w.request && w.src == netip.IPv4Unspecified():
 				// uvs asks whether another station has the address (RFC 5227), before it takes it.
 			case w.arp && w.has(r.VIP()) && (!mine || w.claims.String() != macs[leg] || w.src != r.VIP()):
 				complain("the host speaks ARP about the VIP", w)
 			case w.kind != etherIPv4:
 			case virtual && !mine:
 				complain("the host sends with its own address", w)
-			case w.proto == protoICMP:
+			case w.proto == protoICMP && w.sport != icmpEchoReply:
 				complain("somebody sends ICMP", w)
 			case w.proto == protoTCP && w.flags&tcpRST != 0:
 				complain("somebody resets a connection", w)
 			case !r.direct && leg == 0 && w.src != r.VIP(), !r.direct && leg == 1 && w.dst == r.VIP():
 				complain("forwarded untranslated", w)
-			case w.proto == protoTCP:
-				if out[w.segment()]++; out[w.segment()] > in[w.segment()] {
+			default:
+				if out[w.packet()]++; out[w.packet()] > in[w.packet()] {
 					complain("sent more often than received", w)
 				}
 			}
@@ -197,17 +198,23 @@ func (r *rig) checkHostSilent(legs [][]wire) {
 		r.t.Errorf("and %d more such frames", bad-5)
 	}
 	if len(in) == 0 || len(out) == 0 {
-		r.t.Errorf("the captures have %d segments that came in and %d that went out", len(in), len(out))
+		r.t.Errorf("the captures have %d packets that came in and %d that went out", len(in), len(out))
 	}
 }
 
-// segment names a TCP segment the same before and after its translation.
-func (w wire) segment() string {
-	client := w.sport
-	if w.sport == 80 || w.sport == 8080 {
-		client = w.dport
+// packet names an IP packet the same before and after its translation, and an echo reply like its request.
+func (w wire) packet() string {
+	switch w.proto {
+	case protoTCP:
+		client := w.sport
+		if w.sport == 80 || w.sport == 8080 {
+			client = w.dport
+		}
+		return fmt.Sprint("tcp ", client, w.seq, w.ack, w.flags, w.id, len(w.payload))
+	case protoICMP:
+		return fmt.Sprintf("icmp %x", w.payload[2:6]) // identifier and sequence number
 	}
-	return fmt.Sprint(client, w.seq, w.ack, w.flags, w.id, len(w.payload))
+	return fmt.Sprint(w.proto, w.id, w.fragment, len(w.payload))
 }
 
 // arpFrame is an ARP packet in a frame of its own.
