@@ -1,6 +1,8 @@
 package conntrack
 
 import (
+	"time"
+
 	"uvs/packet"
 	"uvs/service"
 )
@@ -27,9 +29,15 @@ type NewConn struct {
 	Dir Dir
 	// TCPFlags are the first packet's.
 	TCPFlags uint8
+	// About says that the packet is not the connection's own but an ICMP error about it: the state stays None, for three
+	// seconds.
+	About bool
 	// Now is the time.
 	Now int64
 }
+
+// aboutLife is how long a connection lives that only an ICMP error has spoken of: the kernel's provisional timer.
+const aboutLife = 3 * time.Second
 
 // Insert makes an entry for a new connection, counts it at its server as the kernel does (inactive, then by its first
 // state) and accounts its first packet; n.Template's timer starts again. Inserted; Hit, if another worker was faster and
@@ -82,8 +90,11 @@ func (t *Table) Insert(n *NewConn, c *Conn) Outcome {
 		n.RS.Bind(false)
 	}
 	t.hang(e, n, tick)
-	state := t.transition(s, r, e, n.RS, n.Dir, n.TCPFlags)
-	e.setDeadline(tick + r.ticks[state])
+	if n.About {
+		e.setDeadline(tickOf(n.Now + int64(aboutLife)))
+	} else {
+		e.setDeadline(tick + r.ticks[t.transition(s, r, e, n.RS, n.Dir, n.TCPFlags)])
+	}
 	s.link(slot, e, tick)
 	s.add(slot, In, k.hash)
 	if e.replyIndexed() {

@@ -2,6 +2,10 @@ package dataplane
 
 import (
 	"testing"
+	"time"
+
+	"github.com/google/gopacket"
+	"github.com/google/gopacket/layers"
 
 	"uvs/dataplane/link"
 	"uvs/packet"
@@ -9,28 +13,40 @@ import (
 )
 
 // FuzzReceive sends any bytes, as single frames cut at the given length, through the whole receive path: nothing may crash
-// it, and each frame must be accounted for.
+// it, and each frame must be accounted for. The virtio-net header says what the fuzzer wants, as a guest's may.
 func FuzzReceive(f *testing.F) {
 	syn := fromClient(f, client, "S", "")
-	f.Add(syn, uint16(0), uint8(0), uint8(0))
-	f.Add(append(fromClient(f, client, "S", ""), fromClient(f, client, "PA", "data")...), uint16(len(syn)), uint8(1), uint8(1))
-	f.Add(fromServer(f, 11, client, "SA", ""), uint16(20), uint8(0), uint8(3))
-	f.Add(icmpAbout(f, syn), uint16(0), uint8(5), uint8(0))
-	f.Fuzz(func(t *testing.T, data []byte, cut uint16, gso, flags uint8) {
+	query := frame(f, gatewayMAC, cliMAC, &layers.IPv4{SrcIP: client.Addr().AsSlice(), DstIP: vip.AsSlice()},
+		&layers.UDP{SrcPort: 5, DstPort: 53}, gopacket.Payload("a query to a server behind a tunnel"))
+	first, last := fragmented(f)
+	f.Add(syn, uint16(0), uint8(0), uint8(0), uint16(0))
+	f.Add(append(fromClient(f, client, "S", ""), fromClient(f, client, "PA", "data")...), uint16(len(syn)), uint8(1), uint8(1), uint16(0))
+	f.Add(fromServer(f, 11, client, "SA", ""), uint16(20), uint8(0), uint8(3), uint16(0))
+	f.Add(icmpAbout(f, syn), uint16(0), uint8(5), uint8(0), uint16(0))
+	f.Add(ping(f), uint16(0), uint8(0), uint8(1), uint16(14))                        // a checksum to be completed in the IP header
+	f.Add(query, uint16(0), uint8(packet.GSOUDPL4), uint8(1), uint16(34))            // a super-frame into a tunnel
+	f.Add(append(first, last...), uint16(len(first)), uint8(0), uint8(0), uint16(0)) // a datagram in two fragments
+	f.Add(arpRequest(gatewayMAC, gateway4, vip4), uint16(0), uint8(0), uint8(0), uint16(0))
+	f.Add(fromInside(f, 11, 33000, 443, "S"), uint16(0), uint8(0), uint8(2|2<<2), uint16(0)) // to be masqueraded
+	f.Fuzz(func(t *testing.T, data []byte, cut uint16, gso, flags uint8, start uint16) {
 		d := newDirector(t, func(c *Config) { c.Inner = InnerPolicy(flags >> 2 % 3) })
 		d.serve(service.TCP, service.Masq, "10.1.0.11:8080")
-		d.serve(service.UDP, service.Route, "10.1.0.11:53")
+		d.serve(service.UDP, service.Tunnel, "10.1.0.12:53")
+		d.add(0, "10.1.0.13:0", func(vs *service.VirtualService) { vs.Persistence = 300 * time.Second })
+		if flags&0x40 != 0 {
+			d.narrow(int(start))
+		}
 		for i := 0; len(data) > 0 && i < 64; i++ {
 			n := len(data)
 			if cut > 0 && int(cut) < n {
 				n = int(cut)
 			}
-			fr := link.Frame{Buf: append(make([]byte, packet.VnetLen, packet.VnetLen+n), data[:n]...)}
+			fr := link.Frame{Buf: append(make([]byte, packet.VnetLen, packet.VnetLen+n), data[:n]...), Type: flags >> 4 & 3}
 			v := fr.Vnet()
 			v.SetGSOType(gso)
 			v.SetGSOSize(int(cut))
 			v.SetFlags(flags & 1)
-			v.SetCsumStart(int(cut))
+			v.SetCsumStart(int(start))
 			v.SetCsumOffset(int(gso))
 			d.mem[int(flags>>1&1)].InjectFrame(fr)
 			data = data[n:]
@@ -43,4 +59,19 @@ func FuzzReceive(f *testing.F) {
 			t.Errorf("%d frames still held after a minute", s.Held)
 		}
 	})
+}
+
+// fragmented is a datagram from a client to the VIP in two fragments, the same length each.
+func fragmented(t testing.TB) (first, last []byte) {
+	t.Helper()
+	whole := frame(t, gatewayMAC, cliMAC, &layers.IPv4{SrcIP: client.Addr().AsSlice(), DstIP: vip.AsSlice(), Id: 99},
+		&layers.UDP{SrcPort: 4000, DstPort: 53}, payload(40))
+	part := func(at int, more bool) []byte {
+		ip := layers.IPv4{SrcIP: client.Addr().AsSlice(), DstIP: vip.AsSlice(), Id: 99, FragOffset: uint16(at / 8), Protocol: layers.IPProtocolUDP}
+		if more {
+			ip.Flags = layers.IPv4MoreFragments
+		}
+		return frame(t, gatewayMAC, cliMAC, &ip, bytesOf(whole[34+at:34+at+24]))
+	}
+	return part(0, true), part(24, false)
 }

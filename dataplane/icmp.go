@@ -32,6 +32,14 @@ func (w *path) icmp(q *port, f *link.Frame) Verdict {
 			if v, ours := w.icmpError(q, f); ours {
 				return v
 			}
+			if w.table.Settings.ScheduleICMP {
+				o := opening{flow: w.quoted.Flow.Reverse(), about: true}
+				o.mark = w.table.Mark(&o.flow, q.index)
+				if vs := w.table.Match(&o.flow, o.mark); vs != nil {
+					w.opening = o
+					return w.schedule(q, f, vs)
+				}
+			}
 		}
 	}
 	if w.owns(q, p.Dst) {

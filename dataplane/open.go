@@ -3,28 +3,47 @@ package dataplane
 import (
 	"uvs/conntrack"
 	"uvs/dataplane/link"
+	"uvs/dataplane/nexthop"
 	"uvs/packet"
 	"uvs/service"
 )
 
 const ftpDataPort = 20
 
+// opening is the connection that a packet may open.
+type opening struct {
+	flow packet.Flow // from client to VIP
+	mark uint32
+	// about says that the packet is an ICMP error about the connection, not one of its own (schedule_icmp).
+	about bool
+}
+
 // open deals with a packet of no known connection for service vs: it may open one (ip_vs_schedule).
-func (w *path) open(q *port, f *link.Frame, vs *service.VirtualService) Verdict {
+func (w *path) open(q *port, f *link.Frame, vs *service.VirtualService, mark uint32) Verdict {
 	p := &w.pkt
 	if w.owns(q, p.Src) {
 		return DropAddress // nobody else sends from it: the kernel's martian source
 	}
-	if p.Proto == packet.ProtoTCP && (p.TCPFlags&packet.TCPSyn == 0 || p.TCPFlags&packet.TCPRst != 0) {
+	if p.Proto == packet.ProtoTCP && (p.TCPFlags&packet.TCPRst != 0 || p.TCPFlags&packet.TCPSyn == 0 && !w.table.Settings.SloppyTCP) {
 		return w.refuse(q, f)
 	}
-	if p.SrcPort == ftpDataPort {
+	w.opening = opening{flow: p.Flow, mark: mark}
+	return w.schedule(q, f, vs)
+}
+
+// schedule picks a real server for what w.opening says.
+func (w *path) schedule(q *port, f *link.Frame, vs *service.VirtualService) Verdict {
+	o := &w.opening
+	if w.table.Limiter.Drop() {
+		return DropDefence
+	}
+	if o.flow.SrcPort == ftpDataPort {
 		return w.refuse(q, f) // an FTP session's data connection is expected, never scheduled; the kernel asks for no protocol
 	}
-	if vs.Mark == 0 && !vs.Persistent() && p.DstPort != vs.Addr.Port() {
+	if vs.Mark == 0 && !vs.Persistent() && o.flow.DstPort != vs.Addr.Port() {
 		return w.unavailable(q, f, vs) // FTP's or port 0's service stands for other ports only when persistent
 	}
-	w.req.Service, w.req.Flow, w.req.Now = vs, p.Flow, w.now
+	w.req.Service, w.req.Flow, w.req.Now = vs, o.flow, w.now
 	if vs.Persistent() {
 		return w.openPersistent(q, f, vs)
 	}
@@ -34,7 +53,7 @@ func (w *path) open(q *port, f *link.Frame, vs *service.VirtualService) Verdict 
 	}
 	port := rs.Addr.Port()
 	if port == 0 {
-		port = p.DstPort
+		port = o.flow.DstPort
 	}
 	return w.connect(q, f, vs, rs, port, 0)
 }
@@ -47,31 +66,40 @@ func (w *path) pick(vs *service.VirtualService) *service.RealServer {
 	return vs.Scheduler.Pick(&w.req, vs.Servers)
 }
 
-// connect makes the connection's entry and sends its first packet.
+// connect makes the connection's entry and sends the packet.
 func (w *path) connect(q *port, f *link.Frame, vs *service.VirtualService, rs *service.RealServer, serverPort uint16, template conntrack.ID) Verdict {
-	p, c := &w.pkt, &w.conn
-	n := &w.create
+	o, n := &w.opening, &w.create
 	*n = conntrack.NewConn{
-		Flow: p.Flow, Server: rs.IP, ServerPort: serverPort, Method: rs.Method(), Service: vs.Index, RS: rs,
-		Template: template, TCPFlags: p.TCPFlags, Now: w.now,
+		Flow: o.flow, Server: rs.IP, ServerPort: serverPort, Method: rs.Method(), Service: vs.Index, RS: rs, Mark: o.mark,
+		Template: template, TCPFlags: w.pkt.TCPFlags, About: o.about, Now: w.now,
 	}
-	if vs.OnePacket && p.Proto == packet.ProtoUDP {
+	if vs.OnePacket && o.flow.Proto == packet.ProtoUDP {
 		n.Flags |= conntrack.OnePacket
 	}
-	switch w.plane.cfg.Conns.Insert(n, c) {
+	return w.insert(q, f, vs, rs)
+}
+
+// insert inserts w.create and sends the packet.
+func (w *path) insert(q *port, f *link.Frame, vs *service.VirtualService, rs *service.RealServer) Verdict {
+	p, c := &w.pkt, &w.conn
+	switch w.plane.cfg.Conns.Insert(&w.create, c) {
 	case conntrack.Full:
 		return DropTableFull
 	case conntrack.Inserted:
 		w.ledger.conn(vs, rs)
+	}
+	if w.opening.about {
+		w.in(c, p.IPLen())
+		return w.errorToServer(q, f, p, c)
 	}
 	return w.toServer(q, f, p, c)
 }
 
 // openPersistent opens a connection under a persistence template (ip_vs_sched_persist).
 func (w *path) openPersistent(q *port, f *link.Frame, vs *service.VirtualService) Verdict {
-	p, conns := &w.pkt, w.plane.cfg.Conns
+	conns := w.plane.cfg.Conns
 	t := &w.template
-	t.TemplateKey = templateKey(vs, &p.Flow)
+	t.TemplateKey = templateKey(vs, &w.opening.flow)
 	var rs *service.RealServer
 	if conns.FindTemplate(&t.TemplateKey, w.now, &w.conn) == conntrack.Hit {
 		rs = w.table.Servers.At(w.conn.RS)
@@ -92,8 +120,8 @@ func (w *path) openPersistent(q *port, f *link.Frame, vs *service.VirtualService
 		}
 	}
 	// The connection's own port: the server's where the service's port was asked for, else the port asked for.
-	serverPort := p.DstPort
-	if p.DstPort == vs.Addr.Port() && rs.Addr.Port() != 0 {
+	serverPort := w.opening.flow.DstPort
+	if w.opening.flow.DstPort == vs.Addr.Port() && rs.Addr.Port() != 0 {
 		serverPort = rs.Addr.Port()
 	}
 	return w.connect(q, f, vs, rs, serverPort, w.conn.ID)
@@ -129,9 +157,32 @@ func templatePort(vs *service.VirtualService, rs *service.RealServer) uint16 {
 // unavailable answers when a service has no server for a new connection (ip_vs_leave): port unreachable, for TCP as well;
 // but what merely passed by FTP's service is not ours to refuse so.
 func (w *path) unavailable(q *port, f *link.Frame, vs *service.VirtualService) Verdict {
-	p := &w.pkt
-	if vs.Mark == 0 && vs.Addr.Port() == ftpPort && p.DstPort != ftpPort {
+	p, o := &w.pkt, &w.opening
+	switch {
+	case w.table.Settings.CacheBypass && vs.Mark != 0 && !o.about && w.isElsewhere(q, o.flow.Dst):
+		return w.bypass(q, f, vs)
+	case vs.Mark == 0 && vs.Addr.Port() == ftpPort && o.flow.DstPort != ftpPort, o.about:
 		return w.refuse(q, f)
 	}
 	return w.answerUnreachable(q, p, packet.ICMPCodePort, 0, p.Dst, DropNoScheduler)
+}
+
+// isElsewhere says that a is another station's unicast address.
+func (w *path) isElsewhere(q *port, a packet.Addr) bool {
+	if w.owns(q, a) || a.Is4() && a.V4()>>28 >= 0xe {
+		return false
+	}
+	_, status := w.plane.cfg.NextHops.Lookup(a)
+	return status != nexthop.Local
+}
+
+// bypass opens a connection to where its first packet was going, past the cluster of caches that has no server left
+// (cache_bypass).
+func (w *path) bypass(q *port, f *link.Frame, vs *service.VirtualService) Verdict {
+	o := &w.opening
+	w.create = conntrack.NewConn{
+		Flow: o.flow, Server: o.flow.Dst, ServerPort: o.flow.DstPort, Method: service.Bypass, Service: vs.Index, Mark: o.mark,
+		TCPFlags: w.pkt.TCPFlags, Now: w.now,
+	}
+	return w.insert(q, f, vs, nil)
 }

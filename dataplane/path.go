@@ -52,6 +52,7 @@ type path struct {
 	quoted   packet.Packet
 	conn     conntrack.Conn
 	masq     packet.Addr // the address configured for masquerading, which is ours; zero: none
+	opening  opening
 	create   conntrack.NewConn
 	template conntrack.NewTemplate
 	req      service.Request
@@ -159,13 +160,18 @@ func (w *path) ip(q *port, f *link.Frame) Verdict {
 	case conntrack.NoServer:
 		return DropNoServer
 	}
-	if vs := w.table.Match(&p.Flow, 0); vs != nil {
-		return w.open(q, f, vs)
+	mark := w.table.Mark(&p.Flow, q.index)
+	if vs := w.table.Match(&p.Flow, mark); vs != nil {
+		return w.open(q, f, vs, mark)
 	}
 	if !q.inside {
 		if v, found := w.fromServer(q, f); found {
 			return v
 		}
+	}
+	if w.table.Settings.NATICMPSend && w.table.IsNATServer(&p.Flow) && p.TCPFlags&packet.TCPRst == 0 && p.TTL > 1 {
+		p.IPv4().DecTTL() // as the host has when it comes to IPVS
+		return w.answerUnreachable(q, p, packet.ICMPCodePort, 0, w.ownAddr(q, p.Dst), DropNoConn)
 	}
 	return w.stray(q, f)
 }
@@ -222,6 +228,8 @@ func (w *path) deliver(q *port, f *link.Frame, p *packet.Packet, c *conntrack.Co
 		return w.transmit(f, p, hop, ForwardedNAT)
 	case service.Tunnel:
 		return w.encapsulate(f, p, c, hop)
+	case service.Bypass:
+		return w.transmit(f, p, hop, ForwardedBypass)
 	default:
 		return DropMethod
 	}

@@ -11,16 +11,17 @@ type Verdict uint8
 const (
 	verdictNone Verdict = iota // set aside: counted when it ends
 
-	ForwardedDR   // to a real server by direct routing
-	ForwardedNAT  // to a real server, translated
-	ForwardedTUN  // to a real server, encapsulated
-	Replied       // a real server's answer, translated back, to the client
-	ForwardedICMP // an ICMP error, to whom its connection belongs
-	InnerForward  // a real server's own traffic (--inner-traffic), either way
-	AnsweredARP   // ARP request for an address of ours
-	AnsweredEcho  // ICMP echo request to an address of ours
-	AnsweredReset // refused with a TCP reset
-	AnsweredICMP  // refused with an ICMP error
+	ForwardedDR     // to a real server by direct routing
+	ForwardedNAT    // to a real server, translated
+	ForwardedTUN    // to a real server, encapsulated
+	ForwardedBypass // to its original destination (cache_bypass)
+	Replied         // a real server's answer, translated back, to the client
+	ForwardedICMP   // an ICMP error, to whom its connection belongs
+	InnerForward    // a real server's own traffic (--inner-traffic), either way
+	AnsweredARP     // ARP request for an address of ours
+	AnsweredEcho    // ICMP echo request to an address of ours
+	AnsweredReset   // refused with a TCP reset
+	AnsweredICMP    // refused with an ICMP error
 
 	PassForeignMAC // addressed to another station's MAC
 	PassGroup      // broadcast or multicast that uvs doesn't handle
@@ -55,6 +56,7 @@ const (
 	DropICMP         // ICMP error that quotes no connection of ours
 	DropMethod       // forwarding method that this director cannot carry out
 	DropARP          // malformed ARP
+	DropDefence      // a new connection that drop_packet chose
 	DropNoMasqPort   // no port left to masquerade with
 	numVerdicts
 	firstPass = PassForeignMAC
@@ -66,6 +68,7 @@ var verdictNames = [numVerdicts]string{
 	ForwardedDR:      "forwarded-dr",
 	ForwardedNAT:     "forwarded-nat",
 	ForwardedTUN:     "forwarded-tun",
+	ForwardedBypass:  "forwarded-bypass",
 	Replied:          "replied",
 	ForwardedICMP:    "forwarded-icmp",
 	InnerForward:     "inner-forwarded",
@@ -105,6 +108,7 @@ var verdictNames = [numVerdicts]string{
 	DropICMP:         "icmp-no-connection",
 	DropMethod:       "method",
 	DropARP:          "arp-malformed",
+	DropDefence:      "drop-packet",
 	DropNoMasqPort:   "no-masquerade-port",
 }
 

@@ -25,8 +25,9 @@ type Table struct {
 	byMark   map[markKey]*VirtualService
 	vips     map[packet.Addr]int // services and mark rules that have the address
 	lowest   packet.Addr
-	ftp      bool // a TCP service on port 21 exists
-	portZero bool // a service on port 0 exists
+	nat      map[addrKey]bool // NAT real servers, where nat_icmp_send needs them
+	ftp      bool             // a TCP service on port 21 exists
+	portZero bool             // a service on port 0 exists
 }
 
 type addrKey struct {
@@ -84,7 +85,28 @@ func NewTable(services []*VirtualService, servers *ServerIndex, generation uint6
 	if t.marks != nil {
 		t.ownMarked()
 	}
+	if t.Settings.NATICMPSend {
+		t.findNATServers()
+	}
 	return t
+}
+
+// findNATServers makes the set that IsNATServer looks in.
+func (t *Table) findNATServers() {
+	t.nat = make(map[addrKey]bool)
+	for _, vs := range t.Services {
+		for _, rs := range vs.Servers {
+			if rs.Method() == Masq {
+				t.nat[addrKey{rs.IP, rs.Addr.Port(), vs.Proto}] = true
+			}
+		}
+	}
+}
+
+// IsNATServer says that a packet comes from the address, port and protocol of a NAT real server (ip_vs_has_real_service).
+// It knows only where Settings.NATICMPSend asks for it.
+func (t *Table) IsNATServer(f *packet.Flow) bool {
+	return t.nat[addrKey{f.Src, f.SrcPort, Proto(f.Proto)}]
 }
 
 // ownMarked makes the hosts that rules send to a fwmark service addresses of ours. Such a service has no VIP of its own,

@@ -97,7 +97,7 @@ func TestCheckNamesTheRemedy(t *testing.T) {
 	finds(t, f, Refuse, "super-frames (gro)", "ethtool -K eth1 gro off")
 	finds(t, f, Warn, "unfinished checksums", "tx off")
 	finds(t, f, Refuse, "interface mv.0 is down", "ip link set mv.0 up")
-	finds(t, f, Warn, "mv.0", "macvlan", "--mac interface")
+	finds(t, f, Refuse, "mv.0", "macvlan", "--mac interface")
 	finds(t, f, Warn, "port0", "port of the bridge br0", "--interface br0")
 	finds(t, f, Refuse, "eth7 does not exist")
 	finds(t, f, Refuse, "lo is not Ethernet")
