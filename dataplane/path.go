@@ -217,8 +217,10 @@ func (w *path) deliver(q *port, f *link.Frame, p *packet.Packet, c *conntrack.Co
 		mtu = w.tunnelMTU(c, hop)
 	}
 	p.IPv4().DecTTL() // before a fragmentation-needed quotes it, as in the kernel
-	if v := w.fits(q, f, p, mtu, c.Virtual); v != verdictNone {
-		return v
+	if c.Method != service.Tunnel || w.table.Settings.PMTUDisc { // else the outer packet is fragmented
+		if v := w.fits(q, f, p, mtu, c.Virtual); v != verdictNone {
+			return v
+		}
 	}
 	switch c.Method {
 	case service.Route:

@@ -14,13 +14,16 @@ func (w *path) encapsulate(f *link.Frame, p *packet.Packet, c *conntrack.Conn, h
 	q := &w.ports[hop.Iface]
 	tx, send := w.tx[hop.Iface], w.send[hop.Iface]
 	t := &w.tunnel
-	t.Src, t.Dst, t.PMTUDisc = w.outerSource(c, hop), c.Server, true
+	t.Src, t.Dst, t.PMTUDisc = w.outerSource(c, hop), c.Server, w.table.Settings.PMTUDisc
 	forward.Ethernet(p.Frame, hop.Dst, q.mac)
 	v := f.Vnet()
 	if v.GSOType() != packet.GSONone {
 		room := forward.SegmentRoom(p, v)
 		if room == 0 {
 			return DropTooBig // a kind of super-frame that cannot be cut, and a tunnel cannot carry it whole
+		}
+		if limit := w.outerLimit(c, hop); p.Payload-p.L3+v.GSOSize()+forward.TunnelLen > limit {
+			return w.segmentAndSplit(p, v, hop.Iface, limit, room)
 		}
 		w.needHeads(room)
 		forward.Segment(w.heads, p, v, t, send)
@@ -40,6 +43,22 @@ func (w *path) encapsulate(f *link.Frame, p *packet.Packet, c *conntrack.Conn, h
 		return ForwardedTUN
 	}
 	tx.Send(head, body)
+	return ForwardedTUN
+}
+
+// segmentAndSplit sends a super-frame whose segments are too long for the tunnel and may be cut, which only pmtu_disc=0 lets
+// happen: rare enough to allocate.
+func (w *path) segmentAndSplit(p *packet.Packet, v *packet.Vnet, port, limit, room int) Verdict {
+	sent := true
+	var none packet.Vnet
+	forward.Segment(make([]byte, room), p, v, &w.tunnel, func(head, body []byte) {
+		whole := append(append(w.whole[:0], head[packet.VnetLen:]...), body...)
+		w.whole = whole
+		sent = w.split(port, &none, whole, limit) && sent
+	})
+	if !sent {
+		return DropTooBig
+	}
 	return ForwardedTUN
 }
 

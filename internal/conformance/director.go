@@ -5,6 +5,7 @@ import (
 	"context"
 	"fmt"
 	"net/netip"
+	"strconv"
 	"strings"
 	"time"
 
@@ -175,21 +176,8 @@ func (d *Director) Conns() ([][]any, error) {
 
 // Sysctl sets one of the settings below net.ipv4.
 func (d *Director) Sysctl(name string, v int) error {
-	s := d.conns.Settings()
-	switch name {
-	case "vs.expire_nodest_conn":
-		s.ExpireNodestConn = v != 0
-	case "vs.expire_quiescent_template":
-		s.ExpireQuiescentTemplate = v != 0
-	case "vs.conn_reuse_mode":
-		s.ConnReuseMode = v
-	case "vs.secure_tcp":
-		s.SecureTCP = v != 0
-	default:
-		return fmt.Errorf("setting %s is not known", name)
-	}
-	d.conns.SetSettings(s)
-	return nil
+	_, err := d.control.Set(context.Background(), []api.Setting{{Name: "net.ipv4." + name, Value: strconv.Itoa(v)}})
+	return err
 }
 
 // Shell does what a recorded shell command did to the director's surroundings.
@@ -205,6 +193,12 @@ func (d *Director) Shell(line string) error {
 func (d *Director) shell(f []string) error {
 	var n int
 	switch {
+	case len(f) == 2 && f[0] == "set":
+		return nil
+	case len(f) == 11 && f[0] == "iptables-legacy" && f[9] == "--set-mark":
+		return d.mark(f[10], f[6])
+	case len(f) == 8 && f[0] == "ip" && f[1] == "route" && f[3] == "local":
+		return nil // makes the recorded host take the packets; uvs takes what comes to its MAC address
 	case len(f) == 6 && f[0] == "ip" && f[1] == "link" && f[4] == "mtu":
 		if _, err := fmt.Sscan(f[5], &n); err != nil {
 			return err
@@ -222,4 +216,23 @@ func (d *Director) shell(f []string) error {
 		return nil // only looks
 	}
 	return fmt.Errorf("nothing stands for this command")
+}
+
+// mark gives packets to a network a firewall mark.
+func (d *Director) mark(mark, dst string) error {
+	n, err := strconv.ParseUint(mark, 10, 32)
+	if err != nil {
+		return err
+	}
+	if !strings.Contains(dst, "/") {
+		dst += "/32"
+	}
+	rule := &api.MarkRule{Mark: uint32(n), Dst: netip.MustParsePrefix(dst)}
+	reply, err := d.control.Change(context.Background(), &api.ChangeRequest{
+		Ops: []api.Op{{Kind: api.AddMarkRule, MarkRule: rule}}, OnError: api.Atomic,
+	})
+	if err != nil {
+		return err
+	}
+	return reply.Err()
 }
