@@ -216,7 +216,7 @@ func (w *path) deliver(q *port, f *link.Frame, p *packet.Packet, c *conntrack.Co
 	if c.Method == service.Tunnel {
 		mtu = w.tunnelMTU(c, hop)
 	}
-	p.IPv4().DecTTL() // before a fragmentation-needed quotes it, as in the kernel
+	p.IPv4().DecTTL()                                            // before a fragmentation-needed quotes it, as in the kernel
 	if c.Method != service.Tunnel || w.table.Settings.PMTUDisc { // else the outer packet is fragmented
 		if v := w.fits(q, f, p, mtu, c.Virtual); v != verdictNone {
 			return v
