@@ -45,7 +45,7 @@ func checkWhole(t *testing.T, what string, sender, receiver []wire) {
 			if w.Out != out || w.proto != protoTCP || len(w.payload) == 0 {
 				continue
 			}
-			all[w.packet()]++
+			all[fmt.Sprint(w.seq, w.ack, w.id, len(w.payload))]++
 			if largest = max(largest, len(w.Data)); w.SegmentSize > 0 {
 				super++
 			}

@@ -25,7 +25,7 @@ type wire struct {
 	claims  net.HardwareAddr // the sender's MAC
 
 	src, dst     netip.Addr // IPv4
-	proto        byte
+	proto, ttl   byte
 	id           uint16
 	fragment     bool
 	sport, dport uint16 // TCP and UDP, but for later fragments
@@ -53,7 +53,7 @@ func take(f lab.CapturedFrame) wire {
 		w.src, w.dst = netip.AddrFrom4([4]byte(b[14:])), netip.AddrFrom4([4]byte(b[24:]))
 	case etherIPv4:
 		w.src, w.dst = netip.AddrFrom4([4]byte(b[12:])), netip.AddrFrom4([4]byte(b[16:]))
-		w.proto, w.id = b[9], binary.BigEndian.Uint16(b[4:])
+		w.proto, w.ttl, w.id = b[9], b[8], binary.BigEndian.Uint16(b[4:])
 		offset := binary.BigEndian.Uint16(b[6:]) & 0x3fff // with the flag of more fragments
 		w.fragment = offset != 0
 		b = b[int(b[0]&15)*4 : binary.BigEndian.Uint16(b[2:])]
@@ -202,19 +202,24 @@ func (r *rig) checkHostSilent(legs [][]wire) {
 	}
 }
 
-// packet names an IP packet the same before and after its translation, and an echo reply like its request.
+// packet names an IP packet alike when it comes in and when it goes on, a router further and maybe translated, and an echo
+// reply like its request.
 func (w wire) packet() string {
+	ttl := w.ttl
+	if w.Out {
+		ttl++
+	}
 	switch w.proto {
 	case protoTCP:
 		client := w.sport
 		if w.sport == 80 || w.sport == 8080 {
 			client = w.dport
 		}
-		return fmt.Sprint("tcp ", client, w.seq, w.ack, w.flags, w.id, len(w.payload))
+		return fmt.Sprint("tcp ", ttl, client, w.seq, w.ack, w.flags, w.id, len(w.payload))
 	case protoICMP:
 		return fmt.Sprintf("icmp %x", w.payload[2:6]) // identifier and sequence number
 	}
-	return fmt.Sprint(w.proto, w.id, w.fragment, len(w.payload))
+	return fmt.Sprint(w.proto, ttl, w.id, w.fragment, len(w.payload))
 }
 
 // arpFrame is an ARP packet in a frame of its own.
