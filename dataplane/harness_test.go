@@ -47,7 +47,7 @@ type director struct {
 func newDirector(t testing.TB, change func(*Config)) *director {
 	t.Helper()
 	d := &director{t: t, hops: new(nexthop.Static), servers: new(service.ServerIndex), now: 1000 * second}
-	conns, err := conntrack.New(conntrack.Config{Servers: d.servers})
+	conns, err := conntrack.New(conntrack.Config{Servers: d.servers, Shards: 16})
 	if err != nil {
 		t.Fatal(err)
 	}
