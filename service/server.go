@@ -34,6 +34,8 @@ type RealServer struct {
 	active     atomic.Int32
 	inactive   atomic.Int32
 	persistent atomic.Int32
+
+	latency latency
 }
 
 // NewRealServer returns an available real server that forwards by method m. Its Index is set by ServerIndex.Add.
