@@ -26,11 +26,17 @@ var tcpKinds = map[string]uint8{
 	"null": 0, "xmas": packet.TCPFin | packet.TCPPsh | packet.TCPUrg, "synfin": packet.TCPSyn | packet.TCPFin,
 }
 
-// builder makes the frames of a trace's steps.
-type builder struct{ id uint16 }
+// DirectorMACs are the addresses of the recorded director's two interfaces: the clients' side and the servers'.
+func DirectorMACs() [2]packet.MAC { return [2]packet.MAC{directorClientSide, directorServerSide} }
 
-// frame builds the frame of a step and says on which wire it comes in: 0 the clients', 1 the servers'.
-func (b *builder) frame(s *Step) (wire int, frame []byte, err error) {
+// Builder makes the frames of a trace's steps.
+type Builder struct{ id uint16 }
+
+// NewBuilder makes the builder of a trace's frames, which count the IP identification up from the trace's first.
+func NewBuilder(tr *Trace) *Builder { return &Builder{id: value(tr.FirstID, 1)} }
+
+// Frame builds the frame of a step and says on which wire it comes in: 0 the clients', 1 the servers'.
+func (b *Builder) Frame(s *Step) (wire int, frame []byte, err error) {
 	if s.Dir == "rs" {
 		wire = 1
 	}

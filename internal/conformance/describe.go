@@ -10,28 +10,28 @@ import (
 	"uvs/packet"
 )
 
-// sent is a frame that came out of the director, by wire.
-type sent struct {
-	wire  int
-	frame []byte
+// Sent is a frame that came out of the director, and the wire: 0 the clients', 1 the servers'.
+type Sent struct {
+	Wire  int
+	Frame []byte
 }
 
-// described is a frame in the words of the recordings.
-type described map[string]any
+// Described is a frame in the words of the recordings.
+type Described map[string]any
 
-// describe reads a frame independently of the code under test, as far as the recordings do.
-func describe(s sent) described {
-	d := described{"if": "cli", "eth": station(packet.MAC(s.frame[:6]))}
-	if s.wire == 1 {
+// Describe reads a frame independently of the code under test, as far as the recordings do.
+func Describe(s Sent) Described {
+	d := Described{"if": "cli", "eth": station(packet.MAC(s.Frame[:6]))}
+	if s.Wire == 1 {
 		d["if"] = "rs"
 	}
-	switch binary.BigEndian.Uint16(s.frame[12:]) {
+	switch binary.BigEndian.Uint16(s.Frame[12:]) {
 	case packet.EtherIPv4:
-		describeIP(d, s.frame[14:], 0)
+		describeIP(d, s.Frame[14:], 0)
 	case packet.EtherARP:
-		d["arp"] = hex.EncodeToString(s.frame[14:42])
+		d["arp"] = hex.EncodeToString(s.Frame[14:42])
 	default:
-		d["raw"] = hex.EncodeToString(s.frame[14:])
+		d["raw"] = hex.EncodeToString(s.Frame[14:])
 	}
 	return d
 }
@@ -51,7 +51,7 @@ func station(m packet.MAC) string {
 }
 
 // describeIP adds an IPv4 packet to d; one quoted in an ICMP error (depth above 0) may be cut short.
-func describeIP(d described, b []byte, depth int) {
+func describeIP(d Described, b []byte, depth int) {
 	if len(b) < 20 || b[0]>>4 != 4 {
 		d["raw"] = hex.EncodeToString(b)
 		return
@@ -113,12 +113,12 @@ func describeIP(d described, b []byte, depth int) {
 			d["mtu"] = int(binary.BigEndian.Uint16(p[6:]))
 		}
 		if strings.ContainsRune("\x03\x0b\x0c\x05\x04", rune(p[0])) {
-			inner := described{}
+			inner := Described{}
 			describeIP(inner, p[8:], depth+1)
 			d["inner"] = inner
 		}
 	case proto == packet.ProtoIPIP:
-		inner := described{}
+		inner := Described{}
 		describeIP(inner, p, 0)
 		d["inner"] = inner
 	}
@@ -141,39 +141,40 @@ func okBad(ok bool) string {
 	return "bad"
 }
 
-// brief is where a packet went, in the recordings' one word.
-type brief struct {
+// Brief is where a packet went, in the recordings' one word, by which method, from whom, and in how many frames if not one.
+type Brief struct {
 	To, Fwd, From string
 	NOut          int
 }
 
-func briefly(s *Step, out []sent) brief {
+// Briefly says where the packet of a step went.
+func Briefly(s *Step, out []Sent) Brief {
 	if len(out) == 0 {
-		return brief{To: "drop"}
+		return Brief{To: "drop"}
 	}
-	var b brief
-	d := describe(out[0])
+	var b Brief
+	d := Describe(out[0])
 	str := func(k string) string { v, _ := d[k].(string); return v }
 	num := func(k string) int { v, _ := d[k].(int); return v }
-	if out[0].wire == 1 {
+	if out[0].Wire == 1 {
 		switch virtual, _ := netip.ParseAddrPort(s.V); {
 		case num("proto") == packet.ProtoIPIP:
-			b = brief{To: str("dst"), Fwd: "tun"}
+			b = Brief{To: str("dst"), Fwd: "tun"}
 		case s.V != "" && str("dst") == virtual.Addr().String():
-			b = brief{To: str("eth"), Fwd: "dr"}
+			b = Brief{To: str("eth"), Fwd: "dr"}
 		case d["dport"] != nil:
-			b = brief{To: fmt.Sprintf("%s:%d", str("dst"), num("dport")), Fwd: "nat"}
+			b = Brief{To: fmt.Sprintf("%s:%d", str("dst"), num("dport")), Fwd: "nat"}
 		default:
-			b = brief{To: str("dst"), Fwd: "?"}
+			b = Brief{To: str("dst"), Fwd: "?"}
 		}
 	} else {
 		switch {
 		case strings.HasPrefix(str("fl"), "R") && s.Dir != "rs":
-			b = brief{To: "rst"}
+			b = Brief{To: "rst"}
 		case d["icmp"] != nil:
-			b = brief{To: "icmp " + str("icmp")}
+			b = Brief{To: "icmp " + str("icmp")}
 		default:
-			b = brief{To: "client", From: fmt.Sprintf("%s:%d", str("src"), num("sport"))}
+			b = Brief{To: "client", From: fmt.Sprintf("%s:%d", str("src"), num("sport"))}
 		}
 	}
 	if len(out) > 1 {

@@ -91,20 +91,20 @@ func (d *Director) route(prefix string, hop nexthop.Hop) {
 func (d *Director) Close() error { return d.plane.Close() }
 
 // Inject runs a frame to its end and returns what came out. Announcements are left out: the kernel makes none.
-func (d *Director) Inject(wire int, frame []byte) []sent {
+func (d *Director) Inject(wire int, frame []byte) []Sent {
 	d.drain()
 	d.links[wire].Inject(frame)
 	return d.drain()
 }
 
-func (d *Director) drain() (out []sent) {
+func (d *Director) drain() (out []Sent) {
 	for d.plane.Step(d.now) {
 	}
 	for _, side := range [][2]*link.Mem{d.links, d.slow} {
 		for wire, l := range side {
 			for _, f := range l.Sent() {
 				if f = f[packet.VnetLen:]; (*packet.Eth)(f).Type() != packet.EtherARP {
-					out = append(out, sent{wire, f})
+					out = append(out, Sent{wire, f})
 				}
 			}
 		}

@@ -91,6 +91,9 @@ func (s *Step) UnmarshalJSON(b []byte) error {
 	return json.Unmarshal(b, (*plain)(s))
 }
 
+// Recording is the step with all that was recorded of it.
+func (s *Step) Recording() string { return jsonText(s.raw) }
+
 // has says that the recording has a key at all.
 func (s *Step) has(key string) bool { _, ok := s.raw[key]; return ok }
 
