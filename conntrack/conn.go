@@ -22,7 +22,7 @@ const (
 	Inactive  Flags = 0x100  // counted as inactive at the server
 	OutSeq    Flags = 0x200  // FTP changed the length of what the server sends
 	InSeq     Flags = 0x400  // FTP changed the length of what the client sends
-	NoCPort   Flags = 0x800  // the client's port isn't known yet
+	NoCPort   Flags = 0x800  // the client's port isn't known yet; with a Hit of In, wasn't before this packet
 	Template  Flags = 0x1000 // a persistence template, not a connection
 	OnePacket Flags = 0x2000 // one-packet scheduling: the entry exists in the Conn alone
 )

@@ -59,6 +59,7 @@ func (e *entry) gen() uint32            { return e.u32(56) }
 func (e *entry) armed() uint16          { return e.u16(60) } // low bits of the wheel slot it is linked in
 func (e *entry) controlGen() uint16     { return e.u16(62) }
 
+func (e *entry) setClientPort(p uint16)        { e.setU16(12, p) }
 func (e *entry) setVirtualPort(p uint16)       { e.setU16(14, p) }
 func (e *entry) setServerPort(p uint16)        { e.setU16(16, p) }
 func (e *entry) setFlags(f Flags)              { e.setU16(18, uint16(f)) }

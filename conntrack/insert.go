@@ -57,33 +57,22 @@ func (t *Table) Insert(n *NewConn, c *Conn) Outcome {
 		t.pool.refill(tick, false)
 	}
 	s := &t.conns[k.shard]
-	s.lock()
-	for tries := 0; ; tries++ {
-		if slot, e := t.findLive(s, &k, tick); e != nil {
-			e.setPackets(e.packets() + 1)
-			t.step(s, r, slot, e, t.server(e), In, n.TCPFlags, tick)
-			s.fill(c, slot, e, In, n.Now)
-			s.unlock()
-			return Hit
-		}
-		if s.reserve(&t.pool) {
-			break
-		}
-		s.unlock()
-		if tries == maxTries {
-			t.refused.Add(1)
-			return Full
-		}
-		t.pool.refill(tick, true)
-		s.lock()
-	}
-	if !t.admit() {
-		s.unlock()
+	slot, e, ok := t.seek(s, &k, tick)
+	if !ok {
 		return Full
 	}
-	slot, e := s.take()
+	defer s.unlock()
+	if e != nil {
+		e.setPackets(e.packets() + 1)
+		t.step(s, r, slot, e, t.server(e), In, n.TCPFlags, tick)
+		s.fill(c, slot, e, In, n.Now)
+		return Hit
+	}
+	if !t.admit() {
+		return Full
+	}
+	slot, e = s.take()
 	e.init(n)
-	e.setLife(lifeLive | lifeIndexed)
 	s.states[None]++
 	s.inserts++
 	if n.RS != nil {
@@ -95,15 +84,41 @@ func (t *Table) Insert(n *NewConn, c *Conn) Outcome {
 	} else {
 		e.setDeadline(tick + r.ticks[t.transition(s, r, e, n.RS, n.Dir, n.TCPFlags)])
 	}
+	t.enter(s, slot, e, &k, tick)
+	s.fill(c, slot, e, n.Dir, n.Now)
+	return Inserted
+}
+
+// seek locks shard s of k. It returns the live entry under k, or none and there is room to make one. Without room ok is
+// false and nothing locked.
+func (t *Table) seek(s *shard, k *Key, tick uint32) (slot uint32, e *entry, ok bool) {
+	s.lock()
+	for tries := 0; ; tries++ {
+		if slot, e = t.findLive(s, k, tick); e != nil || s.reserve(&t.pool) {
+			return slot, e, true
+		}
+		s.unlock()
+		if tries == maxTries {
+			t.refused.Add(1)
+			return 0, nil, false
+		}
+		t.pool.refill(tick, true)
+		s.lock()
+	}
+}
+
+// enter makes a new entry, which is complete, known to lookups and to the wheel. k is its key.
+func (t *Table) enter(s *shard, slot uint32, e *entry, k *Key, tick uint32) {
+	e.setLife(e.life() | lifeLive | lifeIndexed)
+	if e.flags()&NoCPort != 0 {
+		t.expected.Add(1)
+	}
 	s.link(slot, e, tick)
 	s.add(slot, In, k.hash)
 	if e.replyIndexed() {
 		s.add(slot, Out, t.hash.entryHash(e, Out))
 	}
 	s.grow(&t.pool, &t.hash)
-	s.fill(c, slot, e, n.Dir, n.Now)
-	s.unlock()
-	return Inserted
 }
 
 // maxTries is how often an insertion asks for memory. Others may take what it got.

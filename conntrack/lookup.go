@@ -23,6 +23,13 @@ func (t *Table) InHashed(k *Key, tcpFlags uint8, now int64, c *Conn) Outcome {
 	s := &t.conns[k.shard]
 	s.lock()
 	slot, e := t.findLive(s, k, tick)
+	claimed := false
+	if e == nil && t.expected.Load() > 0 {
+		s.unlock()
+		claimed = t.claim(k, tick)
+		s.lock()
+		slot, e = t.findLive(s, k, tick)
+	}
 	if e == nil {
 		s.unlock()
 		return Miss
@@ -34,6 +41,9 @@ func (t *Table) InHashed(k *Key, tcpFlags uint8, now int64, c *Conn) Outcome {
 		e.setPackets(e.packets() + 1)
 		t.step(s, r, slot, e, rs, In, tcpFlags, tick)
 		s.fill(c, slot, e, In, now)
+		if claimed {
+			c.Flags |= NoCPort
+		}
 	case NoServer:
 		s.fill(c, slot, e, In, now)
 	default:
@@ -192,6 +202,9 @@ func (t *Table) drop(s *shard, slot uint32, e *entry, forced bool) {
 // template goes with it, unless it is assured.
 func (t *Table) release(s *shard, slot uint32, e *entry, forced bool) {
 	f := e.flags()
+	if f&NoCPort != 0 {
+		t.expected.Add(-1)
+	}
 	switch rs := t.server(e); {
 	case rs == nil:
 	case f&Template != 0:

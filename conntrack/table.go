@@ -58,9 +58,11 @@ type Table struct {
 	pool    pool
 	_       [64]byte // what follows is written by workers
 	entries atomic.Int64
-	refused atomic.Uint64
-	sweeper sweeper
-	defence defence
+	// expected counts the entries with NoCPort.
+	expected atomic.Int64
+	refused  atomic.Uint64
+	sweeper  sweeper
+	defence  defence
 }
 
 // New returns an empty table.
