@@ -1,5 +1,5 @@
 // Package sched has IPVS's schedulers: each picks the real server for a new connection exactly as the kernel's module of
-// the same name does, ties and quirks included. A scheduler is a pure decision over a service's list of servers, the
+// the same name does, ties and quirks included; and rt, which only LVS's literature has. A scheduler is a pure decision over a service's list of servers, the
 // flow and a little state of its own, so that the wire, the simulator and the tests run the same code.
 //
 // Lists have the kernel's order: the server added last comes first. Every scheduler passes over a server that is
@@ -40,6 +40,7 @@ var constructors = map[string]func(c *Config, f service.SchedFlags) service.Sche
 	"fo":    func(*Config, service.SchedFlags) service.Scheduler { return fo{} },
 	"ovf":   func(*Config, service.SchedFlags) service.Scheduler { return ovf{} },
 	"twos":  func(*Config, service.SchedFlags) service.Scheduler { return newTwos() },
+	"rt":    func(*Config, service.SchedFlags) service.Scheduler { return newRT() },
 	"dh":    func(*Config, service.SchedFlags) service.Scheduler { return new(dh) },
 	"sh":    func(_ *Config, f service.SchedFlags) service.Scheduler { return newSH(f) },
 	"mh":    func(_ *Config, f service.SchedFlags) service.Scheduler { return newMH(f) },
