@@ -176,13 +176,24 @@ func TestPortWithoutServiceIsRefused(t *testing.T) {
 	for _, mac := range []string{"virtual", "interface"} {
 		t.Run(mac, func(t *testing.T) {
 			modes(t, func(t *testing.T, cfg rigConfig) {
-				cfg.Args = []string{"--mac", mac}
+				cfg.Args, cfg.IPForward = []string{"--mac", mac}, true
 				r := newRig(t, cfg)
+				stop := r.captureDirector()
 				closed := netip.AddrPortFrom(r.VIP(), 81).String()
 				if conn, err := r.Clients[0].DialContext(shortly(t), "tcp", closed); !errors.Is(err, syscall.ECONNREFUSED) {
 					t.Errorf("connecting to %s: %v, %v; want it refused", closed, conn, err)
 				}
 				r.checkPortUnreachable(closed)
+				// Once: the host's kernel would have its say too.
+				answers := 0
+				for _, w := range slices.Concat(stop()...) {
+					if w.Out && (w.proto == protoICMP || w.proto == protoTCP || w.proto == protoUDP) {
+						answers++
+					}
+				}
+				if answers != 2 {
+					t.Errorf("a SYN and a datagram were answered by %d packets, want 2", answers)
+				}
 			})
 		})
 	}

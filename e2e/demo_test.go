@@ -5,7 +5,6 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
-	"syscall"
 	"testing"
 	"time"
 )
@@ -47,7 +46,9 @@ func TestDemo(t *testing.T) {
 func TestDemoWithoutRoot(t *testing.T) {
 	cmd := exec.CommandContext(within(t, time.Minute), demo(t))
 	cmd.Dir = "/"
-	cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: 65534, Gid: 65534}}
+	if !inUserNamespace() {
+		cmd.SysProcAttr = asNobody()
+	}
 	out, err := cmd.CombinedOutput()
 	if err != nil {
 		t.Fatalf("the demo as nobody: %v\n%s", err, out)

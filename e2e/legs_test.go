@@ -124,7 +124,7 @@ func TestWorkersShareTheLoad(t *testing.T) {
 func TestTwoDirectors(t *testing.T) {
 	for _, mac := range []string{"virtual", "interface"} {
 		t.Run(mac, func(t *testing.T) {
-			r := newRig(t, rigConfig{Config: lab.Config{Directors: 2, VIPs: 2}, Args: []string{"--mac", mac}})
+			r := newRig(t, rigConfig{Config: lab.Config{Directors: 2, VIPs: 2, IPForward: true}, Args: []string{"--mac", mac}})
 			other := &rig{Topology: r.Topology, t: t, direct: true}
 			other.director = startDirector(t, r.Directors[1], program("uvsd"), "--interface", "eth0", "--mac", mac)
 			other.restore(other.rules(r.VIPs[1], "rr")...)

@@ -121,8 +121,23 @@ func TestStartWithoutCapabilitiesIsRefused(t *testing.T) {
 	topo := lab.DR(t, lab.Config{})
 	dir := socketDir(t)
 	must(t, os.Chmod(dir, 0o777))
-	nobody := &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: 65534, Gid: 65534}}
-	refused(t, topo.Directors[0], dir+"/uvsd.sock", nobody, 2, []string{"--interface", "eth0"}, "CAP_NET_RAW", "CAP_NET_ADMIN", "setcap")
+	refused(t, topo.Directors[0], dir+"/uvsd.sock", asNobody(), 2, []string{"--interface", "eth0"}, "CAP_NET_RAW", "CAP_NET_ADMIN", "setcap")
+}
+
+// asNobody makes a process that of a user without rights.
+func asNobody() *syscall.SysProcAttr {
+	if !inUserNamespace() {
+		return &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: 65534, Gid: 65534}}
+	}
+	// The only user there is gets another user namespace, which has no rights over this one's networks.
+	alone := []syscall.SysProcIDMap{{ContainerID: 65534, HostID: 0, Size: 1}}
+	return &syscall.SysProcAttr{Cloneflags: syscall.CLONE_NEWUSER, UidMappings: alone, GidMappings: alone}
+}
+
+// inUserNamespace says that the tests run without root.
+func inUserNamespace() bool {
+	users, err := os.ReadFile("/proc/self/uid_map")
+	return err == nil && !strings.Contains(string(users), "4294967295")
 }
 
 func TestSocketInUseIsRefused(t *testing.T) {

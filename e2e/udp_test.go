@@ -18,7 +18,13 @@ func TestUDPThroughDirector(t *testing.T) {
 				modes(t, func(t *testing.T, cfg rigConfig) {
 					cfg.OffloadsOff, cfg.Args = offloadsOff, []string{"--link", link}
 					r := newRig(t, cfg)
+					atServers := [](func() []wire){capture(t, r.RealServers[0].Namespace, "eth0"), capture(t, r.RealServers[1].Namespace, "eth0")}
+					atClient := capture(t, r.Clients[0].Namespace, "eth0")
 					r.echo(udpSizes...)
+					checkChecksums(t, atClient())
+					for _, stop := range atServers {
+						checkChecksums(t, stop())
+					}
 					if n := r.status().drops("fragment"); n > 0 {
 						t.Errorf("%d fragments were dropped", n)
 					}
