@@ -36,6 +36,9 @@ var rules = map[string][]string{
 	"lab/demo":             {"lab"},
 	"e2e":                  {"lab"},
 	"internal/conformance": {"control/...", "conntrack", "dataplane", "dataplane/link", "dataplane/nexthop", "packet", "service"},
+
+	"internal/oracle":       {"internal/conformance"},
+	"internal/oracle/guest": {},
 }
 
 // outside names the modules whose use is confined to some packages.

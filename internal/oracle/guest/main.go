@@ -1,0 +1,117 @@
+// Command guest is the init process of the machine that runs the real ip_vs: it loads the modules and then does what the
+// other end of a terminal asks, one JSON object a line. Its root is the host's, read only.
+package main
+
+import (
+	"bufio"
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"strings"
+	"syscall"
+)
+
+const terminal = "/dev/tty1"
+
+// modules are all that the comparison needs; the kernel's schedulers and what gives packets marks among them.
+var modules = strings.Fields(`ip_vs ip_vs_rr ip_vs_wrr ip_vs_lc ip_vs_wlc ip_vs_lblc ip_vs_lblcr ip_vs_dh ip_vs_sh ip_vs_sed
+	ip_vs_nq ip_vs_mh ip_vs_fo ip_vs_ovf iptable_mangle xt_mark`)
+
+// request is one thing to do: run a program with an input, or read a file.
+type request struct {
+	Argv  []string `json:"argv"`
+	Stdin string   `json:"stdin"`
+	Read  string   `json:"read"`
+}
+
+// reply is what came of it; Status is -1 where the guest itself failed, and Err says how.
+type reply struct {
+	Status int    `json:"status"`
+	Out    string `json:"out"`
+	Err    string `json:"err"`
+}
+
+func main() {
+	fmt.Fprintln(os.Stderr, "guest:", serve()) // the console is in a file beside the wires
+	if err := syscall.Reboot(syscall.LINUX_REBOOT_CMD_POWER_OFF); err != nil {
+		fmt.Fprintln(os.Stderr, "guest:", err)
+	}
+}
+
+// serve returns what ended it.
+func serve() error {
+	if err := os.Setenv("PATH", "/usr/sbin:/usr/bin:/sbin:/bin"); err != nil {
+		return err
+	}
+	if err := os.Setenv("LC_ALL", "C"); err != nil {
+		return err
+	}
+	for _, m := range [][2]string{{"proc", "/proc"}, {"sysfs", "/sys"}, {"tmpfs", "/run"}, {"tmpfs", "/mnt"}, {"devtmpfs", "/dev"}} {
+		if err := syscall.Mount(m[0], m[1], m[0], 0, ""); err != nil && !errors.Is(err, syscall.EBUSY) {
+			return fmt.Errorf("mount %s: %w", m[1], err)
+		}
+	}
+	if err := os.Mkdir("/mnt/lib", 0o755); err != nil {
+		return err
+	}
+	if err := os.Symlink("/usr/lib/uml/modules", "/mnt/lib/modules"); err != nil {
+		return err
+	}
+	ready := run(&request{Argv: append([]string{"modprobe", "-d", "/mnt", "-a"}, modules...)})
+	tty, err := os.OpenFile(terminal, os.O_RDWR|syscall.O_NOCTTY, 0)
+	if err != nil {
+		return err
+	}
+	if r := run(&request{Argv: []string{"stty", "-F", terminal, "raw", "-echo"}}); r.Status != 0 {
+		return errors.New(r.Err)
+	}
+	out := json.NewEncoder(tty)
+	if err := out.Encode(ready); err != nil {
+		return err
+	}
+	for in := bufio.NewReader(tty); ; {
+		line, err := in.ReadBytes('\n')
+		if err != nil {
+			return err
+		}
+		var q request
+		r := reply{Status: -1}
+		if err := json.Unmarshal(line, &q); err != nil {
+			r.Err = err.Error()
+		} else {
+			r = run(&q)
+		}
+		if err := out.Encode(r); err != nil {
+			return err
+		}
+	}
+}
+
+func run(q *request) reply {
+	if q.Read != "" {
+		b, err := os.ReadFile(q.Read)
+		if err != nil {
+			return reply{Status: -1, Err: err.Error()}
+		}
+		return reply{Out: string(b)}
+	}
+	if len(q.Argv) == 0 {
+		return reply{Status: -1, Err: "nothing asked"}
+	}
+	var out, errs bytes.Buffer
+	c := exec.Command(q.Argv[0], q.Argv[1:]...)
+	c.Stdin, c.Stdout, c.Stderr = strings.NewReader(q.Stdin), &out, &errs
+	err := c.Run()
+	r := reply{Out: out.String(), Err: errs.String()}
+	var exit *exec.ExitError
+	switch {
+	case errors.As(err, &exit):
+		r.Status = exit.ExitCode()
+	case err != nil:
+		r.Status, r.Err = -1, err.Error()
+	}
+	return r
+}

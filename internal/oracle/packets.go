@@ -1,0 +1,130 @@
+package main
+
+import "fmt"
+
+// weighted is a kind of packet and how often it comes.
+type weighted struct {
+	kind  string
+	times int
+}
+
+var (
+	fromClient = []weighted{
+		{"ack", 30}, {"data", 25}, {"fin", 14}, {"syn", 9}, {"rst", 6}, {"rstack", 3}, {"fin1", 2}, {"null", 2}, {"synack", 1}, {"xmas", 1}, {"synfin", 1},
+	}
+	fromServer = []weighted{{"synack", 30}, {"ack", 20}, {"data", 20}, {"fin", 15}, {"rst", 6}, {"rstack", 3}, {"null", 1}}
+	first      = []weighted{{"syn", 90}, {"ack", 3}, {"synack", 2}, {"rst", 2}, {"synfin", 1}, {"fin", 1}, {"null", 1}}
+)
+
+func (g *generator) kind(list []weighted) string {
+	sum := 0
+	for _, w := range list {
+		sum += w.times
+	}
+	n := g.IntN(sum)
+	for _, w := range list {
+		if n -= w.times; n < 0 {
+			return w.kind
+		}
+	}
+	return list[0].kind
+}
+
+// open makes a packet that begins a connection, to one of the services or, seldom, beside them.
+func (g *generator) open() step {
+	v := pick(g, g.services)
+	f := &flow{on: v, virtual: pick(g, v.addresses), udp: v.udp && (!v.tcp || g.chance(40))}
+	port := 1024 + g.IntN(60000)
+	if g.chance(2) {
+		port = 20 // the kernel never schedules it
+	}
+	client := g.trace.Clients[:len(g.trace.Clients)-len("0/24")]
+	f.client = fmt.Sprintf("%s%d:%d", client, 1+g.IntN(60), port)
+	if g.chance(2) {
+		f.virtual = fmt.Sprintf("10.9.0.%d:%d", 100+g.IntN(3), 7+g.IntN(100))
+	}
+	g.flows = append(g.flows, f)
+	kind := "udp"
+	if !f.udp {
+		kind = g.kind(first)
+	}
+	return g.packet(kind, f)
+}
+
+// follow makes a later packet of a connection, either way.
+func (g *generator) follow(f *flow) step {
+	if f.server != "" && g.chance(45) {
+		kind := "udp"
+		if !f.udp {
+			kind = g.kind(fromServer)
+		}
+		s := g.packet(kind, f)
+		delete(s, "v")
+		s["dir"], s["s"] = "rs", f.server
+		return s
+	}
+	if f.udp {
+		return g.packet("udp", f)
+	}
+	return g.packet(g.kind(fromClient), f)
+}
+
+func (g *generator) packet(kind string, f *flow) step {
+	g.pending = f
+	s := step{"pkt": kind, "c": f.client, "v": f.virtual}
+	if g.trace.Sysctl["vs.expire_nodest_conn"] != 0 {
+		s["wait"] = 0.05 // the kernel lets the connection go at its next tick
+	}
+	if g.chance(5) {
+		s["tos"] = pick(g, []int{0x10, 0xb8, 2, 3})
+	}
+	switch {
+	case g.chance(1):
+		s["ttl"] = 1
+	case g.chance(5):
+		s["ttl"] = 2 + g.IntN(254)
+	}
+	if kind == "data" || kind == "udp" {
+		if g.chance(20) {
+			s["len"] = g.IntN(1440)
+		}
+		if g.chance(2) {
+			s["len"], s["df"] = 1450, 1 // too big for a tunnel
+		}
+	}
+	if kind == "udp" && g.chance(10) {
+		s["nocsum"] = true
+	}
+	if g.chance(1) {
+		s["badcsum"] = 1
+	}
+	return s
+}
+
+// icmpError makes an error about a packet of a connection: from the client's side about one to the client, or from the servers'
+// side about one to the server.
+func (g *generator) icmpError(f *flow) step {
+	kind := map[bool]string{true: "udp", false: "data"}[f.udp]
+	what := pick(g, [][2]int{{3, 0}, {3, 1}, {3, 3}, {3, 4}, {11, 0}, {12, 0}})
+	s := step{"pkt": "icmperr", "type": what[0], "code": what[1]}
+	if f.server != "" && g.chance(50) {
+		s["dir"], s["src"], s["dst"] = "rs", host(f.server), host(f.client)
+		s["orig"] = step{"pkt": kind, "s": f.client, "d": f.server}
+	} else {
+		s["src"], s["dst"] = pick(g, []string{host(f.client), "203.0.113.1"}), host(f.virtual)
+		s["orig"] = step{"pkt": kind, "s": f.virtual, "d": f.client}
+	}
+	if g.chance(30) {
+		s["quote"] = 28 + g.IntN(60)
+	}
+	return s
+}
+
+func host(addressPort string) string {
+	for i := range addressPort {
+		if addressPort[i] == ':' {
+			return addressPort[:i]
+		}
+	}
+	return addressPort
+}
