@@ -23,6 +23,8 @@ var rules = map[string][]string{
 	"dataplane/nexthop":    {"packet"},
 	"dataplane/guard":      {"packet"},
 	"dataplane/fragment":   {"packet", "forward"}, // cuts a whole datagram up again
+	"dataplane/ftp":        {"packet"},
+	"dataplane/sip":        {},
 	"dataplane/tun":        {"packet"},
 	"dataplane/decap":      {"packet", "dataplane/tun"},
 	"dataplane":            {"forward", "conntrack", "service", "packet", "dataplane/..."},
