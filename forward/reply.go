@@ -23,7 +23,8 @@ func Reset(buf []byte, p *packet.Packet) []byte {
 	}
 	in, ip := p.TCP(), p.IPv4()
 	f := replyFrame(buf, p, packet.TCPLen, packet.Header4{
-		TOS: ip.TOS(), DF: true, TTL: defaultTTL, Proto: packet.ProtoTCP, Src: ip.Dst(), Dst: ip.Src(),
+		TOS: ip.TOS() &^ 3, // its congestion bits are the sender's own (RFC 3168 section 6.1.1)
+		DF:  true, TTL: defaultTTL, Proto: packet.ProtoTCP, Src: ip.Dst(), Dst: ip.Src(),
 	})
 	b := f[FrameHead+packet.IPv4Len:]
 	clear(b)

@@ -44,6 +44,7 @@ func TestReset(t *testing.T) {
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			p, _ := decode(t, tcpFrame(tt.flags, tt.payload))
+			p.IPv4().SetTOS(0x10 | 2)
 			f := Reset(make([]byte, ReplyLen), p)
 			r, v := decode(t, f)
 			h := r.TCP()
