@@ -26,6 +26,7 @@ const (
 	lifeLive    = 1 << iota // in use; found by lookups while indexed
 	lifeIndexed             // in the index
 	lifeDying               // on the dying list: gone for everybody, its counts not yet taken back
+	lifeTimed               // its set-up is being timed: setup.go
 	lifeAssured             // the connection has told its template that it was established
 )
 
@@ -47,7 +48,6 @@ func (e *entry) method() service.Method { return service.Method(e[22]) }
 func (e *entry) life() uint8            { return e[23] }
 func (e *entry) rs() uint32             { return e.u32(24) }
 func (e *entry) service() uint32        { return e.u32(28) }
-func (e *entry) packets() uint32        { return e.u32(32) }
 func (e *entry) deadline() uint32       { return e.u32(36) }
 func (e *entry) next() uint32           { return e.u32(40) }
 func (e *entry) prev() uint32           { return e.u32(44) }
@@ -75,6 +75,17 @@ func (e *entry) setTimeout(t uint32)           { e.setU32(52, t) }
 func (e *entry) setGen(g uint32)               { e.setU32(56, g) }
 func (e *entry) setArmed(s uint16)             { e.setU16(60, s) }
 func (e *entry) setControl(r uint32, g uint16) { e.setU32(48, r); e.setU16(62, g) }
+
+// packets is what the client sent.
+func (e *entry) packets() uint32 {
+	if e.life()&lifeTimed != 0 {
+		return e.u32(32) & countMask
+	}
+	return e.u32(32)
+}
+
+// countPacket counts one packet from the client. While e is timed stepSetup sees to it that there is room.
+func (e *entry) countPacket() { e.setU32(32, e.u32(32)+1) }
 
 func (e *entry) setTuple(proto uint8, client packet.Addr, cport uint16, virtual packet.Addr, vport uint16,
 	server packet.Addr, sport uint16) {

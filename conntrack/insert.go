@@ -63,8 +63,8 @@ func (t *Table) Insert(n *NewConn, c *Conn) Outcome {
 	}
 	defer s.unlock()
 	if e != nil {
-		e.setPackets(e.packets() + 1)
-		t.step(s, r, slot, e, t.server(e), In, n.TCPFlags, tick)
+		e.countPacket()
+		t.step(s, r, slot, e, t.server(e), In, n.TCPFlags, n.Now)
 		s.fill(c, slot, e, In, n.Now)
 		return Hit
 	}
@@ -83,6 +83,7 @@ func (t *Table) Insert(n *NewConn, c *Conn) Outcome {
 		e.setDeadline(tickOf(n.Now + int64(aboutLife)))
 	} else {
 		e.setDeadline(tick + r.ticks[t.transition(s, r, e, n.RS, n.Dir, n.TCPFlags)])
+		e.timeSetup(n.RS, n.Dir, n.Now)
 	}
 	t.enter(s, slot, e, &k, tick)
 	s.fill(c, slot, e, n.Dir, n.Now)

@@ -38,8 +38,8 @@ func (t *Table) InHashed(k *Key, tcpFlags uint8, now int64, c *Conn) Outcome {
 	o := judge(r, e, rs, tcpFlags)
 	switch o {
 	case Hit:
-		e.setPackets(e.packets() + 1)
-		t.step(s, r, slot, e, rs, In, tcpFlags, tick)
+		e.countPacket()
+		t.step(s, r, slot, e, rs, In, tcpFlags, now)
 		s.fill(c, slot, e, In, now)
 		if claimed {
 			c.Flags |= NoCPort
@@ -102,7 +102,7 @@ func (t *Table) OutHashed(k *Key, tcpFlags uint8, now int64, c *Conn) Outcome {
 		s.unlock()
 		return Miss
 	}
-	t.step(s, r, slot, e, t.server(e), Out, tcpFlags, tick)
+	t.step(s, r, slot, e, t.server(e), Out, tcpFlags, now)
 	s.fill(c, slot, e, Out, now)
 	s.unlock()
 	return Hit
@@ -205,7 +205,9 @@ func (t *Table) release(s *shard, slot uint32, e *entry, forced bool) {
 	if f&NoCPort != 0 {
 		t.expected.Add(-1)
 	}
-	switch rs := t.server(e); {
+	rs := t.server(e)
+	e.endSetup(rs)
+	switch {
 	case rs == nil:
 	case f&Template != 0:
 		rs.UnbindTemplate()

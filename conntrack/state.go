@@ -197,7 +197,10 @@ func (t *Table) transition(s *shard, r *rules, e *entry, rs *service.RealServer,
 }
 
 // step steps the state of e by a packet and starts its timer anew. s is locked.
-func (t *Table) step(s *shard, r *rules, slot uint32, e *entry, rs *service.RealServer, dir Dir, tcpFlags uint8, tick uint32) {
-	state := t.transition(s, r, e, rs, dir, tcpFlags)
+func (t *Table) step(s *shard, r *rules, slot uint32, e *entry, rs *service.RealServer, dir Dir, tcpFlags uint8, now int64) {
+	state, tick := t.transition(s, r, e, rs, dir, tcpFlags), tickOf(now)
+	if e.life()&lifeTimed != 0 {
+		e.stepSetup(rs, dir, tcpFlags, now)
+	}
 	s.arm(slot, e, tick+r.ticks[state], tick)
 }
