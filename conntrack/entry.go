@@ -28,6 +28,7 @@ const (
 	lifeDying               // on the dying list: gone for everybody, its counts not yet taken back
 	lifeTimed               // its set-up is being timed: setup.go
 	lifeAssured             // the connection has told its template that it was established
+	lifeEngine              // a template found by its data, in engineIndex instead of the index
 )
 
 func (e *entry) u16(at int) uint16       { return binary.NativeEndian.Uint16(e[at:]) }

@@ -170,6 +170,11 @@ func (t *Table) Lookup(id ID, now int64, c *Conn) bool {
 
 // unindex takes e out of the index.
 func (t *Table) unindex(s *shard, slot uint32, e *entry) {
+	if e.life()&lifeEngine != 0 {
+		e.setLife(e.life() &^ lifeEngine)
+		s.engine.remove(slot, e)
+		return
+	}
 	if e.life()&lifeIndexed == 0 {
 		return
 	}
@@ -216,6 +221,9 @@ func (t *Table) release(s *shard, slot uint32, e *entry, forced bool) {
 	}
 	if f&Template == 0 && e.control() != 0 {
 		t.leave(e.control(), forced)
+	}
+	if f&Template != 0 {
+		s.engine.forget(slot)
 	}
 	s.states[e.state()]--
 	s.expirations++

@@ -29,6 +29,7 @@ type shard struct {
 	pass        uint32 // the pass of ExpireRemoved that cursor belongs to
 	cursor      uint32 // the slot that it looks at next
 	progress    progress
+	engine      engineIndex // of a template shard
 
 	_ [64]byte // the next shard's lock is on another cache line
 }

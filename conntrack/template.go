@@ -30,6 +30,9 @@ type NewTemplate struct {
 	RS         *service.RealServer
 	// Timeout is the service's persistence timeout.
 	Timeout time.Duration
+	// Data is what the service's persistence engine tells clients apart by beside their address, such as a Call-ID; nil
+	// without one. It is copied.
+	Data []byte
 	// Now is the time.
 	Now int64
 }
@@ -44,19 +47,30 @@ var busyTimeout = timeoutTicks(time.Minute)
 // server is gone, or quiesced with expire_quiescent_template=1: that one is put aside under port 65535 and left to time
 // out. The template's timer doesn't start again here but when Insert puts a connection on it.
 func (t *Table) FindTemplate(k *TemplateKey, now int64, c *Conn) Outcome {
+	return t.FindTemplateData(k, nil, now, c)
+}
+
+// FindTemplateData is FindTemplate for a template with data from a persistence engine.
+func (t *Table) FindTemplateData(k *TemplateKey, data []byte, now int64, c *Conn) Outcome {
 	var key Key
 	if !t.templateKey(k, &key) {
 		return Miss
 	}
 	s := &t.templates[key.shard]
 	s.lock()
-	o := t.findTemplate(s, &key, now, c)
+	o := t.findTemplate(s, &key, data, now, c)
 	s.unlock()
 	return o
 }
 
-func (t *Table) findTemplate(s *shard, k *Key, now int64, c *Conn) Outcome {
-	slot, e := s.find(k)
+func (t *Table) findTemplate(s *shard, k *Key, data []byte, now int64, c *Conn) Outcome {
+	var slot uint32
+	var e *entry
+	if len(data) == 0 {
+		slot, e = s.find(k)
+	} else {
+		slot, e = s.engine.find(s, k, data)
+	}
 	if e == nil || !t.revive(s, slot, e, tickOf(now)) {
 		return Miss
 	}
@@ -87,7 +101,7 @@ func (t *Table) InsertTemplate(n *NewTemplate, c *Conn) Outcome {
 	s.lock()
 	defer s.unlock()
 	for tries := 0; ; tries++ {
-		if t.findTemplate(s, &k, n.Now, c) == Hit {
+		if t.findTemplate(s, &k, n.Data, n.Now, c) == Hit {
 			return Hit
 		}
 		if s.reserve(&t.pool) {
@@ -111,7 +125,6 @@ func (t *Table) InsertTemplate(n *NewTemplate, c *Conn) Outcome {
 	}
 	e.setTuple(uint8(n.Proto), n.Client, 0, n.Virtual, n.VirtualPort, n.Server, n.ServerPort)
 	e.setKind(n.Method, flags, n.RS.Index, n.Service)
-	e.setLife(lifeLive | lifeIndexed)
 	e.putState(TemplateNone)
 	e.setPackets(0)
 	e.setChildren(0)
@@ -121,8 +134,14 @@ func (t *Table) InsertTemplate(n *NewTemplate, c *Conn) Outcome {
 	s.states[TemplateNone]++
 	s.inserts++
 	s.link(slot, e, tick)
-	s.add(slot, In, k.hash)
-	s.grow(&t.pool, &t.hash)
+	if len(n.Data) == 0 {
+		e.setLife(lifeLive | lifeIndexed)
+		s.add(slot, In, k.hash)
+		s.grow(&t.pool, &t.hash)
+	} else {
+		e.setLife(lifeLive | lifeEngine)
+		s.engine.add(slot, e, n.Data)
+	}
 	s.fill(c, slot, e, In, n.Now)
 	return Inserted
 }
