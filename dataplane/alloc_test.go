@@ -1,79 +1,146 @@
 package dataplane
 
 import (
+	"encoding/binary"
 	"fmt"
 	"net/netip"
 	"testing"
 
 	"uvs/dataplane/link"
+	"uvs/dataplane/nexthop"
 	"uvs/packet"
 	"uvs/service"
 )
 
-// replaying returns a worker whose port 0 hands out an established connection's frames for ever, and the frames' number.
-func replaying(t testing.TB, m service.Method, flows int) (*worker, int) {
-	var frames []link.Frame
+// traffic is a link that hands out packets of many flows in turn, a batch with each call, each written into the next slot of a
+// ring, as a real ring's memory is used. What is sent by it is thrown away.
+type traffic struct {
+	noLink
+	slots        [][]byte
+	template     []byte // virtio-net header and frame
+	client, port int    // where in the frame the client's address and port lie
+	flows        int
+	slot, next   int
+}
+
+func newTraffic(frame []byte, fromServer bool, flows int) *traffic {
+	const slots, size = 4096, 2048
+	t := &traffic{template: append(make([]byte, packet.VnetLen), frame...), flows: flows, client: 26, port: 34}
+	if fromServer {
+		t.client, t.port = 30, 36
+	}
+	mem := make([]byte, slots*size)
+	for i := range slots {
+		t.slots = append(t.slots, mem[i*size:(i+1)*size])
+	}
+	return t
+}
+
+// Recv implements link.Link.
+func (t *traffic) Recv(frames []link.Frame) int {
+	for i := range frames {
+		buf := t.slots[t.slot][:len(t.template)]
+		copy(buf, t.template)
+		eth := buf[packet.VnetLen:]
+		binary.BigEndian.PutUint32(eth[t.client:], 0xc6120000+uint32(t.next>>14)) // 198.18/15
+		binary.BigEndian.PutUint16(eth[t.port:], uint16(1024+t.next&0x3fff))
+		packet.FixIPv4Checksum(eth[packet.EthLen:])
+		frames[i] = link.Frame{Buf: buf}
+		t.slot, t.next = (t.slot+1)%len(t.slots), (t.next+1)%t.flows
+	}
+	return len(frames)
+}
+
+// Send implements link.Link.
+func (*traffic) Send(_, _ []byte) {}
+
+// established returns a worker that receives a batch of packets of established connections with each step, from clients or
+// from servers.
+func established(t testing.TB, m service.Method, fromServers bool, flows int) *worker {
+	t.Helper()
 	d := newDirector(t, nil)
-	d.serve(service.TCP, m, "10.1.0.11:8080", "10.1.0.12:8080", "10.1.0.13:8080")
+	d.serve(service.TCP, m, "10.1.0.11:8080")
+	d.hops.SetPrefix(netip.MustParsePrefix("198.18.0.0/15"), &nexthop.Hop{Iface: 0, Dst: gatewayMAC, MTU: 1500}, nexthop.Ready)
 	d.run()
-	for i := range flows {
-		src := netip.AddrPortFrom(netip.AddrFrom4([4]byte{192, 0, 2, byte(i >> 14)}), uint16(1024+i&0x3fff))
-		d.mem[0].Inject(fromClient(t, src, "S", ""))
-		f := fromClient(t, src, "A", "")
-		d.mem[0].Inject(f)
-		frames = append(frames, link.Frame{Buf: append(make([]byte, packet.VnetLen), f...)})
-		if i%1024 == 0 {
-			d.run()
+	w := d.plane.workers[0]
+	w.setTx([]link.Link{new(traffic), new(traffic)})
+	for _, flags := range []string{"S", "A"} {
+		w.rx = []link.Link{newTraffic(fromClient(t, client, flags, ""), false, flows), new(noLink)}
+		for n := 0; n < flows; n += batchSize {
+			w.step(d.now)
 		}
 	}
-	d.run()
+	if fromServers {
+		w.rx = []link.Link{new(noLink), newTraffic(fromServer(t, 11, client, "A", ""), true, flows)}
+	}
 	if s := d.conns.Stats(); s.Conns != flows {
 		t.Fatalf("%d connections established, want %d", s.Conns, flows)
 	}
-	w := d.plane.workers[0]
-	w.rx = []link.Link{link.NewReplay(frames...)}
-	w.setTx([]link.Link{w.rx[0], link.NewReplay(frames[0])}) // the second for its throwing away what is sent
-	return w, len(frames)
+	w.verdicts, w.received = [numVerdicts]uint64{}, 0
+	return w
+}
+
+// ways are the ways that packets of established connections take.
+var ways = []struct {
+	name        string
+	method      service.Method
+	fromServers bool
+	verdict     Verdict
+}{
+	{"DR", service.Route, false, ForwardedDR},
+	{"NAT", service.Masq, false, ForwardedNAT},
+	{"NATAnswer", service.Masq, true, Replied},
+	{"TUN", service.Tunnel, false, ForwardedTUN},
 }
 
 func TestAllocEstablishedConnectionsAllocateNothing(t *testing.T) {
-	for _, m := range []service.Method{service.Route, service.Masq} {
-		w, _ := replaying(t, m, 64)
+	for _, way := range ways {
+		w := established(t, way.method, way.fromServers, 1<<10)
 		now := 1001 * second
 		w.step(now)
 		if n := testing.AllocsPerRun(100, func() { now += 1000; w.step(now) }); n != 0 {
-			t.Errorf("%v: %v allocations per batch, want 0", m, n)
+			t.Errorf("%s: %v allocations per batch, want 0", way.name, n)
 		}
-		if v := w.verdicts; v[ForwardedDR]+v[ForwardedNAT] != w.received {
-			t.Errorf("%v: frames were not forwarded: %v", m, v)
+		if w.verdicts[way.verdict] != w.received || w.received == 0 {
+			t.Errorf("%s: frames took another way: %v", way.name, w.verdicts)
 		}
 	}
 }
 
-func benchmarkEstablished(b *testing.B, m service.Method) {
-	for _, flows := range []int{4096} {
-		b.Run(fmt.Sprintf("flows=%d", flows), func(b *testing.B) {
-			w, _ := replaying(b, m, flows)
-			now := 1001 * second
-			w.step(now)
-			b.ReportAllocs()
-			n := uint64(0)
-			for b.Loop() {
-				// One iteration is one packet: a batch is worth as many as it had.
-				if n == 0 {
-					start := w.received
-					now += 50_000
-					w.step(now)
-					n = w.received - start
+func BenchmarkEstablished(b *testing.B) {
+	for _, way := range ways {
+		for _, flows := range []int{1 << 12, 1 << 16, 1 << 20} {
+			b.Run(fmt.Sprintf("%s/flows=%d", way.name, flows), func(b *testing.B) {
+				w := established(b, way.method, way.fromServers, flows)
+				now := 1001 * second
+				b.ReportAllocs()
+				n := 0
+				for b.Loop() { // an iteration is a packet, a step a batch of them
+					if n == 0 {
+						now += 50_000
+						w.step(now)
+						n = batchSize
+					}
+					n--
 				}
-				n--
-			}
-			if done := w.verdicts[ForwardedDR] + w.verdicts[ForwardedNAT]; done != w.received {
-				b.Fatalf("%d of %d frames forwarded", done, w.received)
-			}
-		})
+				if done := w.verdicts[way.verdict]; done != w.received {
+					b.Fatalf("%d of %d frames forwarded", done, w.received)
+				}
+			})
+		}
 	}
 }
 
-func BenchmarkEstablishedDR(b *testing.B)  { benchmarkEstablished(b, service.Route) }
-func BenchmarkEstablishedNAT(b *testing.B) { benchmarkEstablished(b, service.Masq) }
+// BenchmarkTraffic is what the benchmark itself costs.
+func BenchmarkTraffic(b *testing.B) {
+	t := newTraffic(fromClient(b, client, "A", ""), false, 1<<20)
+	frames := make([]link.Frame, batchSize)
+	n := 0
+	for b.Loop() {
+		if n == 0 {
+			t.Recv(frames)
+			n = batchSize
+		}
+		n--
+	}
+}

@@ -1,5 +1,5 @@
 // Package dataplane is the packet path: it takes frames from links, finds or makes their connection, rewrites them in
-// place and sends them from where they lie. A packet's path is four calls in worker.handle:
+// place and sends them from where they lie. A packet's path is four calls in worker.batch and path.ip:
 //
 //	wire -> link: RX ring -> 1 packet.Decode      views over the ring's bytes, nothing copied
 //	                         2 conntrack.In/Out   hit: on to 4

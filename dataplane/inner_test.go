@@ -120,7 +120,7 @@ func TestWorkersNeverGiveTwoFlowsOnePort(t *testing.T) {
 			for r, f := range frames {
 				for at[i].Store(int32(r + 1)); at[1-i].Load() <= int32(r); {
 				}
-				w.verdicts[w.handle(&w.ports[1], received(f))]++
+				w.batch(&w.ports[1], []link.Frame{*received(f)})
 				w.flush()
 			}
 		})

@@ -136,8 +136,9 @@ func (w *path) answer() []byte {
 	return b
 }
 
-// ip takes a decoded packet that is addressed to us from its lookup to its transmission.
-func (w *path) ip(q *port, f *link.Frame) Verdict {
+// ip takes the packet w.pkt, addressed to us, from its lookup to its transmission. k is its key: of a server's answer if q
+// has real servers behind it, else of a client's packet.
+func (w *path) ip(q *port, f *link.Frame, k *conntrack.Key) Verdict {
 	p := &w.pkt
 	switch p.Proto {
 	case packet.ProtoTCP, packet.ProtoUDP, packet.ProtoSCTP:
@@ -149,12 +150,14 @@ func (w *path) ip(q *port, f *link.Frame) Verdict {
 	if w.idle() {
 		return w.stray(q, f)
 	}
+	conns := w.plane.cfg.Conns
 	if q.inside {
-		if v, found := w.fromServer(q, f); found {
+		if v, found := w.fromServer(q, f, k); found {
 			return v
 		}
+		conns.Hash(&p.Flow, conntrack.In, k)
 	}
-	switch w.plane.cfg.Conns.In(&p.Flow, p.TCPFlags, w.now, &w.conn) {
+	switch conns.InHashed(k, p.TCPFlags, w.now, &w.conn) {
 	case conntrack.Hit:
 		return w.toServer(q, f, p, &w.conn)
 	case conntrack.NoServer:
@@ -165,7 +168,8 @@ func (w *path) ip(q *port, f *link.Frame) Verdict {
 		return w.open(q, f, vs, mark)
 	}
 	if !q.inside {
-		if v, found := w.fromServer(q, f); found {
+		conns.Hash(&p.Flow, conntrack.Out, k)
+		if v, found := w.fromServer(q, f, k); found {
 			return v
 		}
 	}
@@ -176,8 +180,8 @@ func (w *path) ip(q *port, f *link.Frame) Verdict {
 	return w.stray(q, f)
 }
 
-// fromServer moves a packet that a real server sent; found is false if it belongs to no connection.
-func (w *path) fromServer(q *port, f *link.Frame) (v Verdict, found bool) {
+// fromServer moves a packet that a real server sent; found is false if it belongs to no connection. k is its key.
+func (w *path) fromServer(q *port, f *link.Frame, k *conntrack.Key) (v Verdict, found bool) {
 	p, c, conns := &w.pkt, &w.conn, w.plane.cfg.Conns
 	if p.TTL <= 1 { // the kernel's routing drops it before IPVS sees it: the connection's state stays
 		if !conns.Find(&p.Flow, conntrack.Out, w.now, c) {
@@ -185,7 +189,7 @@ func (w *path) fromServer(q *port, f *link.Frame) (v Verdict, found bool) {
 		}
 		return w.answerTimeExceeded(q, p, w.ownAddr(q, c.Virtual)), true
 	}
-	if conns.Out(&p.Flow, p.TCPFlags, w.now, c) != conntrack.Hit {
+	if conns.OutHashed(k, p.TCPFlags, w.now, c) != conntrack.Hit {
 		return verdictNone, false
 	}
 	return w.toClient(q, f, p, c), true

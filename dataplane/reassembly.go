@@ -1,6 +1,7 @@
 package dataplane
 
 import (
+	"uvs/conntrack"
 	"uvs/dataplane/fragment"
 	"uvs/dataplane/link"
 	"uvs/packet"
@@ -30,8 +31,14 @@ func (s *slowPath) takeFragment(q *port, f *link.Frame) {
 		s.verdicts[faultVerdict[fault]] += n
 		return
 	}
+	var k conntrack.Key
+	dir := conntrack.In
+	if q.inside {
+		dir = conntrack.Out
+	}
+	s.plane.cfg.Conns.Hash(&s.pkt.Flow, dir, &k)
 	s.path.fragment = r
-	v := s.ip(q, &whole)
+	v := s.ip(q, &whole, &k)
 	s.path.fragment = nil
 	if v != verdictNone {
 		s.verdicts[v] += n
