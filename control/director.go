@@ -34,6 +34,7 @@ type Counters interface {
 // Connections is the part of the connection table that control needs; *conntrack.Table has it all.
 type Connections interface {
 	Walk(now int64, yield func(*conntrack.Conn) bool)
+	TemplateData(id conntrack.ID) string
 	Stats() conntrack.Stats
 	Timeouts() conntrack.Timeouts
 	SetTimeouts(tcp, tcpFin, udp time.Duration)

@@ -70,6 +70,12 @@ func (f *fakeConnections) SetTimeouts(tcp, tcpFin, udp time.Duration) {
 }
 func (f *fakeConnections) ExpireRemoved()                   { f.expired++ }
 func (f *fakeConnections) SetSettings(s conntrack.Settings) { f.settings = s }
+func (f *fakeConnections) TemplateData(id conntrack.ID) string {
+	if id == 0xca11 {
+		return "a84b4c76e66710@pc33.example.com"
+	}
+	return ""
+}
 func (f *fakeConnections) DropRandom(int64, func(uint32) uint32) int {
 	f.dropped++
 	return 0

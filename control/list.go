@@ -73,7 +73,13 @@ func (d *Director) Connections(ctx context.Context, filter api.ConnectionFilter,
 		if filter.Service != nil && c.Service != only {
 			return true
 		}
-		err = yield(connection(c, now))
+		row := connection(c, now)
+		if row.Template {
+			if data := d.cfg.Connections.TemplateData(c.ID); data != "" {
+				row.PersistenceEngine, row.PersistenceData = engines[0], data
+			}
+		}
+		err = yield(row)
 		return err == nil
 	})
 	return err

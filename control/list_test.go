@@ -36,15 +36,24 @@ func TestConnections(t *testing.T) {
 			Client: a("2001:db8::1"), ClientPort: 53, Virtual: a("2001:db8::100"), VirtualPort: 53, Server: a("2001:db8:1::11"), ServerPort: 53,
 			Proto: service.UDP, State: conntrack.UDPNormal, Service: 77, Expires: 301e9,
 		},
+		{
+			ID: 0xca11, Client: a("192.0.2.1"), Virtual: a("10.9.0.100"), VirtualPort: 5060, Server: a("10.1.0.11"), ServerPort: 5060,
+			Proto: service.UDP, State: conntrack.TemplateNone, Flags: conntrack.Template, Service: 77, Expires: 61e9,
+		},
 	}
 	want := []string{
 		"tcp 192.0.2.1:1024 10.9.0.100:80 10.1.0.11:80 ESTABLISHED 899 false",
 		"ip 192.0.2.0:0 0.0.0.1:0 10.1.0.11:0 ASSURED 0 true",
 		"udp [2001:db8::1]:53 [2001:db8::100]:53 [2001:db8:1::11]:53 UDP 300 false",
+		"udp 192.0.2.1:0 10.9.0.100:5060 10.1.0.11:5060 NONE 60 true sip a84b4c76e66710@pc33.example.com",
 	}
 	list := func(key *api.ServiceKey) (got []string, err error) {
 		err = f.Connections(t.Context(), api.ConnectionFilter{Service: key}, func(c *api.Connection) error {
-			got = append(got, fmt.Sprint(c.Protocol, " ", c.Client, " ", c.Virtual, " ", c.Server, " ", c.State, " ", c.ExpiresSeconds, " ", c.Template))
+			row := fmt.Sprint(c.Protocol, " ", c.Client, " ", c.Virtual, " ", c.Server, " ", c.State, " ", c.ExpiresSeconds, " ", c.Template)
+			if c.PersistenceEngine != "" {
+				row += " " + c.PersistenceEngine + " " + c.PersistenceData
+			}
+			got = append(got, row)
 			return nil
 		})
 		return got, err

@@ -16,6 +16,7 @@ func (*idle) AddCounters([]services.Counters, []services.Counters) {}
 func (*idle) Walk(int64, func(*conntrack.Conn) bool)               {}
 func (*idle) Stats() conntrack.Stats                               { return conntrack.Stats{} }
 func (*idle) ExpireRemoved()                                       {}
+func (*idle) TemplateData(conntrack.ID) string                     { return "" }
 func (*idle) SetSettings(conntrack.Settings)                       {}
 func (*idle) DropRandom(int64, func(uint32) uint32) int            { return 0 }
 func (i *idle) Timeouts() conntrack.Timeouts                       { return i.timeouts }
