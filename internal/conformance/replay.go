@@ -174,12 +174,13 @@ func (r *run) frames(i int, s *Step, out []Sent) {
 }
 
 // isMade says that the director made the packet itself, so that its IP identification is its own: answers, and tunnels' outer
-// headers.
+// headers. Linux gives its ICMP errors the precedence of internetwork control, and the rest of the type of service they answer.
 func isMade(d Described) bool {
 	fl, _ := d["fl"].(string)
 	icmp, _ := d["icmp"].(string)
+	tos, _ := d["tos"].(float64)
 	return strings.HasPrefix(fl, "R") && d["if"] == "cli" || d["proto"] == float64(4) ||
-		icmp != "" && d["tos"] == float64(0xc0) || icmp == "0/0"
+		icmp != "" && int(tos)&^0x1e == 0xc0 || icmp == "0/0"
 }
 
 func jsonRound(v any) map[string]any {

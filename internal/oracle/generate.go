@@ -57,6 +57,10 @@ func generate(seed uint64, index int) *generator {
 		Clients: fmt.Sprintf("172.%d.%d.0/24", 16+index>>8&15, index&255), SetupSh: []string{}, Setup: []string{},
 	}
 	g.settings()
+	for i := range 3 {
+		// The kernel's host has these addresses whatever ip_vs does and answers for them; uvs has them as long as a service does.
+		g.trace.Setup = append(g.trace.Setup, fmt.Sprintf("-A -t 10.9.0.%d:9 -s rr", 100+i))
+	}
 	method := methods[(index/len(schedulers))%len(methods)]
 	for i := range 1 + g.IntN(3) {
 		v := g.service(i)
@@ -222,8 +226,10 @@ func (g *generator) command() string {
 		return g.add(v)
 	}
 	s := pick(g, v.servers)
-	if g.chance(5) {
-		s.method = pick(g, methods)
+	// The kernel keeps one route for a server, whatever the method it was looked up for, and the others' don't serve DR: a DR
+	// connection whose server became another method's has its packets sent to where the VIP would be. Nothing to imitate.
+	if s.method != "-g" && g.chance(8) {
+		s.method = pick(g, []string{"-m", "-i"})
 	}
 	switch n := g.IntN(100); {
 	case n < 45:
@@ -238,8 +244,8 @@ func (g *generator) command() string {
 		return g.server("-a", v, s)
 	case n < 80:
 		s = &server{address: g.serverAddress(v, 11+g.IntN(20)), method: s.method}
-		if slices.ContainsFunc(v.servers, func(o *server) bool { return o.address == s.address }) {
-			return g.server("-e", v, s)
+		if i := slices.IndexFunc(v.servers, func(o *server) bool { return o.address == s.address }); i >= 0 {
+			return g.server("-e", v, v.servers[i])
 		}
 		v.servers = append(v.servers, s)
 		return g.server("-a", v, s)
@@ -249,7 +255,7 @@ func (g *generator) command() string {
 		}
 		v.options = g.options(v)
 		return "-E" + strings.TrimPrefix(g.add(v), "-A")
-	case n < 94:
+	case n < 94 && v.flag != "-f":
 		v.exists = false
 		for _, s := range v.servers {
 			s.present = false

@@ -79,9 +79,7 @@ func (m *machine) record(t *trace) (*recorder, error) {
 	for _, line := range t.SetupSh {
 		script.WriteString(line + "\n")
 	}
-	for _, line := range t.Setup {
-		script.WriteString("ipvsadm " + line + "\n")
-	}
+	script.WriteString("ipvsadm -R <<.\n" + strings.Join(t.Setup, "\n") + "\n.\n") // one process, not one for each
 	if err := m.shell(script.String()); err != nil {
 		return nil, err
 	}

@@ -66,14 +66,21 @@ func (g *generator) follow(f *flow) step {
 	if f.udp {
 		return g.packet("udp", f)
 	}
-	return g.packet(g.kind(fromClient), f)
+	s := g.packet(g.kind(fromClient), f)
+	if s["pkt"] == "syn" || s["pkt"] == "synfin" {
+		s["wait"] = aTick // an old entry in whose place a new connection comes is counted until then
+	}
+	return s
 }
+
+// aTick is time enough, in seconds, for the kernel's next timer tick, at which it lets go of what it has expired; uvs does at once.
+const aTick = 0.05
 
 func (g *generator) packet(kind string, f *flow) step {
 	g.pending = f
 	s := step{"pkt": kind, "c": f.client, "v": f.virtual}
 	if g.trace.Sysctl["vs.expire_nodest_conn"] != 0 {
-		s["wait"] = 0.05 // the kernel lets the connection go at its next tick
+		s["wait"] = aTick
 	}
 	if g.chance(5) {
 		s["tos"] = pick(g, []int{0x10, 0xb8, 2, 3})
