@@ -3,7 +3,7 @@
 // flow and a little state of its own, so that the wire, the simulator and the tests run the same code.
 //
 // Lists have the kernel's order: the server added last comes first. Every scheduler passes over a server that is
-// overloaded or has weight 0.
+// overloaded or has weight 0, but for lblc, which leaves a destination with its server when that one is overloaded.
 package sched
 
 import (
