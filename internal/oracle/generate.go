@@ -195,7 +195,11 @@ func (g *generator) next() step {
 	case n < 9:
 		return step{"counts": 1}
 	case n < 23:
-		return step{"ipvs": g.command()}
+		line := g.command()
+		if g.trace.Sysctl["vs.expire_nodest_conn"] != 0 && (strings.HasPrefix(line, "-d") || strings.HasPrefix(line, "-D")) {
+			g.queue = append(g.queue, step{"sleep": aTick}) // the kernel has a worker do it soon, uvs does it at once
+		}
+		return step{"ipvs": line}
 	case n < 28 && len(g.flows) > 0:
 		return g.icmpError(pick(g, g.flows))
 	case n < 62 && len(g.flows) > 0:
