@@ -1,5 +1,14 @@
 // Command oracle compares uvs with the real ip_vs, decision by decision: it boots the kernel's module in user-mode Linux, runs
 // random sequences of commands and packets on it, and replays what it did through uvs's own packet path and control.
+//
+// The kernel is asked first, so that a sequence can follow its choices (answers come from the server that was chosen), and what
+// it did is a trace like those of testdata/golden. Each sequence has clients, ports and marks of its own, because a machine keeps
+// the connections of the earlier ones; uvs starts afresh with each.
+//
+// The sequences keep clear of what differs for a reason that is not uvs's: addresses without a service (the kernel's host has
+// them all the same), the moment until the kernel's next timer tick (there are waits), servers that leave DR for another method
+// while they have connections (the kernel then sends by a stale route), and the IP identification of packets that the director
+// makes itself. Seconds to live may differ by two.
 package main
 
 import (
