@@ -83,10 +83,15 @@ func (d *daemon) prepareResolver() (err error) {
 	return err
 }
 
-// isLocal says that a is an address of the director's own.
+// isLocal says that a is an address of the director's own: the host's, or one of uvsd's that needs no service.
 func (d *daemon) isLocal(a netip.Addr) bool {
-	if a.IsLoopback() {
+	if a.IsLoopback() || a == d.o.masquerade {
 		return true
+	}
+	for _, g := range d.o.gateways {
+		if a == g.prefix.Addr() {
+			return true
+		}
 	}
 	_, status := d.resolver.Lookup(packet.AddrFrom(a))
 	return status == nexthop.Local
