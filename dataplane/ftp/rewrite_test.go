@@ -3,6 +3,7 @@ package ftp
 import (
 	"bytes"
 	"strings"
+	"sync"
 	"testing"
 
 	"uvs/packet"
@@ -311,5 +312,40 @@ func TestControlSegmentsAllocateNothing(t *testing.T) {
 		}
 	}); n != 0 {
 		t.Errorf("%v allocations per command and reply, want 0", n)
+	}
+}
+
+// TestWorkersShareATracker is for the race detector: both directions of a connection, and its end, on different threads.
+func TestWorkersShareATracker(t *testing.T) {
+	tr := NewTracker()
+	var all sync.WaitGroup
+	for id := range uint64(4) {
+		all.Go(func() {
+			for range 200 {
+				frame := segment([]byte("PASV\r\n"), nil, 1, packet.TCPAck, true, 0)
+				tr.FromClient(id, &control4, decode(t, frame), (*packet.Vnet)(frame), true)
+				tr.Claimed(100+id, control4.Client, control4.Virtual, 40000+uint16(id))
+			}
+		})
+		all.Go(func() {
+			for range 200 {
+				frame := segment([]byte(pasvReply), nil, 5020, packet.TCPAck, true, 0)
+				p := decode(t, frame)
+				if r, found := tr.FromServer(id, &control4, p, (*packet.Vnet)(frame), true); found == Named {
+					tr.Answer(id, &r, &control4, 40000+uint16(id))
+					tr.Opens(id, 200+id)
+				}
+			}
+		})
+	}
+	all.Go(func() {
+		for i := range 100 {
+			tr.Sweep(func(id uint64) bool { return i%2 == 0 }, func(uint64) {})
+		}
+	})
+	all.Wait()
+	tr.Sweep(func(uint64) bool { return false }, func(uint64) {})
+	if tr.Sessions() != 0 {
+		t.Errorf("%d sessions left", tr.Sessions())
 	}
 }
