@@ -83,7 +83,7 @@ func (t *Table) Insert(n *NewConn, c *Conn) Outcome {
 		e.setDeadline(tickOf(n.Now + int64(aboutLife)))
 	} else {
 		e.setDeadline(tick + r.ticks[t.transition(s, r, e, n.RS, n.Dir, n.TCPFlags)])
-		e.timeSetup(n.RS, n.Dir, n.Now)
+		e.timeSetup(n.RS, n.Now)
 	}
 	t.enter(s, slot, e, &k, tick)
 	s.fill(c, slot, e, n.Dir, n.Now)

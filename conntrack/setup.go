@@ -19,9 +19,9 @@ const (
 // refuses quickly: the time after which a client would repeat an unanswered SYN (RFC 6298 section 2).
 const refusedSetup = time.Second
 
-// timeSetup starts the measurement, if e is a connection whose SYN came from the client at now, and its server wants it.
-func (e *entry) timeSetup(rs *service.RealServer, dir Dir, now int64) {
-	if s := e.state(); rs == nil || dir != In || s != SynRecv && s != SynAck || !rs.SetupsTimed() {
+// timeSetup starts the measurement of a new entry, if its first packet was a client's SYN, at now, and its server wants it.
+func (e *entry) timeSetup(rs *service.RealServer, now int64) {
+	if s := e.state(); rs == nil || s != SynRecv && s != SynAck || !rs.SetupsTimed() {
 		return
 	}
 	e.stampSetup(now)

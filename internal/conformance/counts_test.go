@@ -22,6 +22,7 @@ func TestCountsReturnToZero(t *testing.T) {
 			}
 			defer d.Close()
 			w := &crowd{t: t, d: d, b: NewBuilder(new(Trace)), r: rand.New(rand.NewPCG(1, 9))}
+			w.adm("--set 60 60 60")
 			w.adm("-A -t 10.9.0.100:80 -s " + name)
 			w.adm("-A -u 10.9.0.100:53 -s " + name)
 			for n := range 4 {
@@ -33,7 +34,7 @@ func TestCountsReturnToZero(t *testing.T) {
 			if w.opened < 100 {
 				t.Errorf("only %d connections were made: the test shows little", w.opened)
 			}
-			d.Pass(16 * time.Minute)
+			d.Pass(3 * time.Minute)
 			counts, err := d.Counts()
 			if err != nil {
 				t.Fatal(err)
