@@ -112,13 +112,13 @@ func (r *recorder) run(s step) error {
 		_, err := r.m.barrier()
 		return err
 	case s["counts"] != nil:
-		text, err := r.m.read("/proc/net/ip_vs")
+		text, err := r.m.read("/proc/net/ip_vs", "")
 		if err == nil {
 			s["counts"], err = counts(text)
 		}
 		return err
 	case s["conns"] != nil:
-		text, err := r.m.read("/proc/net/ip_vs_conn")
+		text, err := r.m.read("/proc/net/ip_vs_conn", fmt.Sprintf(" %X", r.clients.Addr().AsSlice()[:3]))
 		if err == nil {
 			s["conns"], err = conns(text, r.clients)
 		}

@@ -73,6 +73,7 @@ type request struct {
 	Argv  []string `json:"argv,omitempty"`
 	Stdin string   `json:"stdin,omitempty"`
 	Read  string   `json:"read,omitempty"`
+	Word  string   `json:"word,omitempty"`
 }
 
 type reply struct {
@@ -247,9 +248,9 @@ func (m *machine) shell(script string) error {
 	return err
 }
 
-// read is a file of the machine.
-func (m *machine) read(path string) (string, error) {
-	r, err := m.ask(request{Read: path})
+// read is the first line of a file of the machine and those lines that have a word.
+func (m *machine) read(path, word string) (string, error) {
+	r, err := m.ask(request{Read: path, Word: word})
 	if err == nil && r.Status != 0 {
 		err = errors.New(r.Err)
 	}

@@ -42,12 +42,6 @@ func main() {
 	}
 	c := &comparison{seed: *seed, dir: *dir, perBoot: *perBoot}
 	err := c.run(ctx, *replay, *first, *n)
-	if c.m != nil {
-		c.m.close()
-	}
-	if c.tools != nil {
-		_ = os.RemoveAll(c.tools.dir)
-	}
 	if err != nil {
 		fmt.Fprintln(os.Stderr, "oracle:", err)
 		os.Exit(2)
@@ -78,10 +72,13 @@ func (c *comparison) run(ctx context.Context, replay string, first, n int) error
 	if err != nil {
 		return err
 	}
-	c.tools = &tools{dir: dir}
-	if c.tools, err = buildTools(ctx, dir); err != nil {
+	defer func() { _ = os.RemoveAll(dir) }()
+	t, err := buildTools(ctx, dir)
+	if err != nil {
 		return err
 	}
+	c.tools = t
+	defer c.shut()
 	c.decisions = make(map[string]int)
 	if replay != "" {
 		return c.again(replay)
@@ -156,11 +153,18 @@ func (c *comparison) again(path string) error {
 	return nil
 }
 
-// begin has a machine ready for a sequence.
-func (c *comparison) begin(t *trace) (*recorder, error) {
-	if c.m != nil && c.done >= c.perBoot {
+// shut ends the machine, if one runs.
+func (c *comparison) shut() {
+	if c.m != nil {
 		c.m.close()
 		c.m = nil
+	}
+}
+
+// begin has a machine ready for a sequence.
+func (c *comparison) begin(t *trace) (*recorder, error) {
+	if c.done >= c.perBoot {
+		c.shut()
 	}
 	if c.m == nil {
 		m, err := boot(c.tools)
@@ -168,7 +172,7 @@ func (c *comparison) begin(t *trace) (*recorder, error) {
 			return nil, fmt.Errorf("boot: %w", err)
 		}
 		c.m, c.done = m, 0
-		release, err := m.read("/proc/sys/kernel/osrelease")
+		release, err := m.read("/proc/sys/kernel/osrelease", "")
 		if err != nil {
 			return nil, err
 		}
