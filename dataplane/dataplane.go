@@ -22,6 +22,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"uvs/conntrack"
+	"uvs/dataplane/ftp"
 	"uvs/dataplane/link"
 	"uvs/dataplane/nexthop"
 	"uvs/packet"
@@ -101,6 +102,7 @@ type Plane struct {
 	workers []*worker
 	slow    *slowPath
 	mtus    pathMTUs
+	ftp     *ftp.Tracker
 	running atomic.Bool
 }
 
@@ -121,7 +123,7 @@ func New(cfg Config) (*Plane, error) {
 	if cfg.Log == nil {
 		cfg.Log = zap.NewNop()
 	}
-	p := &Plane{cfg: cfg}
+	p := &Plane{cfg: cfg, ftp: ftp.NewTracker()}
 	p.table.Store(service.NewTable(nil, new(service.ServerIndex), 0))
 	slow, err := newSlowPath(p)
 	if err != nil {

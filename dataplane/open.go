@@ -4,6 +4,7 @@ import (
 	"uvs/conntrack"
 	"uvs/dataplane/link"
 	"uvs/dataplane/nexthop"
+	"uvs/dataplane/sip"
 	"uvs/packet"
 	"uvs/service"
 )
@@ -99,9 +100,16 @@ func (w *path) insert(q *port, f *link.Frame, vs *service.VirtualService, rs *se
 func (w *path) openPersistent(q *port, f *link.Frame, vs *service.VirtualService) Verdict {
 	conns := w.plane.cfg.Conns
 	t := &w.template
-	t.TemplateKey = templateKey(vs, &w.opening.flow)
+	t.TemplateKey, t.Data = templateKey(vs, &w.opening.flow), nil
+	if vs.PersistenceEngine != "" { // "sip", the only one
+		id, ok := sip.CallID(w.pkt.Frame[w.pkt.Payload:])
+		if !ok || w.pkt.Proto != packet.ProtoUDP {
+			return DropSIP
+		}
+		t.Data = id
+	}
 	var rs *service.RealServer
-	if conns.FindTemplate(&t.TemplateKey, w.now, &w.conn) == conntrack.Hit {
+	if conns.FindTemplateData(&t.TemplateKey, t.Data, w.now, &w.conn) == conntrack.Hit {
 		rs = w.table.Servers.At(w.conn.RS)
 	}
 	if rs == nil {

@@ -67,6 +67,7 @@ type path struct {
 	heads  []byte // headers of fragments and segments, made when first needed
 	whole  []byte // an outer packet that must be cut
 	tunnel forward.Tunnel
+	said   []byte // a server's reply, rewritten
 }
 
 // hopSlot remembers the way to a real server for as long as the resolver's generation stands.
@@ -159,6 +160,9 @@ func (w *path) ip(q *port, f *link.Frame, k *conntrack.Key) Verdict {
 	}
 	switch conns.InHashed(k, p.TCPFlags, w.now, &w.conn) {
 	case conntrack.Hit:
+		if c := &w.conn; c.Flags&conntrack.NoCPort != 0 {
+			w.plane.ftp.Claimed(uint64(c.ID), c.Client, c.Virtual, c.VirtualPort)
+		}
 		return w.toServer(q, f, p, &w.conn)
 	case conntrack.NoServer:
 		return DropNoServer
@@ -204,6 +208,11 @@ func (w *path) idle() bool {
 // toServer moves a packet of a known connection to its real server.
 func (w *path) toServer(q *port, f *link.Frame, p *packet.Packet, c *conntrack.Conn) Verdict {
 	w.in(c, p.IPLen())
+	if isFTP(c) {
+		if v := w.ftpIn(f, p, c); v != verdictNone {
+			return v
+		}
+	}
 	return w.deliver(q, f, p, c)
 }
 
@@ -244,6 +253,11 @@ func (w *path) deliver(q *port, f *link.Frame, p *packet.Packet, c *conntrack.Co
 // toClient moves a real server's answer to its client, in the virtual service's name.
 func (w *path) toClient(q *port, f *link.Frame, p *packet.Packet, c *conntrack.Conn) Verdict {
 	w.out(c, p.IPLen())
+	if isFTP(c) {
+		if v, done := w.ftpOut(q, f, p, c); done {
+			return v
+		}
+	}
 	return w.deliverOut(q, f, p, c)
 }
 

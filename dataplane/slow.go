@@ -29,6 +29,7 @@ type slowPath struct {
 	gather   *fragment.Gatherer
 	announce announcer
 
+	ftpSweepAt   int64
 	lastConflict int64 // last time one about addresses was logged
 }
 
@@ -155,6 +156,7 @@ func (s *slowPath) step(now int64, first *queued) {
 		s.verdicts[DropFragment] += uint64(n)
 	}
 	s.announceDue()
+	s.ftpSweep()
 	s.mu.Unlock()
 	s.flush()
 }

@@ -56,6 +56,8 @@ const (
 	DropICMP         // ICMP error that quotes no connection of ours
 	DropMethod       // forwarding method that this director cannot carry out
 	DropARP          // malformed ARP
+	DropFTP          // a reply on an FTP control connection that could not be rewritten
+	DropSIP          // no connection has it, and it has no Call-ID
 	DropDefence      // a new connection that drop_packet chose
 	DropNoMasqPort   // no port left to masquerade with
 	numVerdicts
@@ -108,6 +110,8 @@ var verdictNames = [numVerdicts]string{
 	DropICMP:         "icmp-no-connection",
 	DropMethod:       "method",
 	DropARP:          "arp-malformed",
+	DropFTP:          "ftp",
+	DropSIP:          "no-call-id",
 	DropDefence:      "drop-packet",
 	DropNoMasqPort:   "no-masquerade-port",
 }

@@ -6,7 +6,7 @@ if [ "$(id -u)" != 0 ]; then
 	echo "make test makes network namespaces and needs root: run 'sudo make test' (make demo works without)" >&2
 	exit 1
 fi
-scripts/deps.sh gcc libc6-dev curl iperf3
+scripts/deps.sh gcc libc6-dev curl iperf3 vsftpd
 times=()
 suite() { # suite NAME COMMAND...
 	local name=$1 start=$SECONDS
