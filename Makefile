@@ -37,7 +37,7 @@ fuzz: ## fuzz every target for FUZZTIME (default 30s) each
 	@scripts/fuzz.sh $(or $(FUZZTIME),30s)
 
 .PHONY: oracle
-oracle: ## N=300 random sequences on the real ip_vs (user-mode Linux, ~5 min) and on uvs, compared; SEED=n or REPLAY=file again
+oracle: ## N=300 random sequences on the real ip_vs (user-mode Linux, 10 min) and on uvs, compared; SEED=n or REPLAY=file again
 	@scripts/deps.sh user-mode-linux ipvsadm kmod iproute2 iptables gcc libc6-dev
 	@$(GO) run ./internal/oracle -n $(or $(N),300) $(if $(SEED),-seed $(SEED)) $(if $(REPLAY),-replay $(REPLAY))
 
