@@ -110,7 +110,7 @@ func (w *path) masquerade(q *port, f *link.Frame) Verdict {
 			sourcePort += 1024
 		}
 		inbound := packet.Flow{Src: p.Dst, Dst: from, SrcPort: p.DstPort, DstPort: sourcePort, Proto: p.Proto}
-		if w.table.Match(&inbound, 0) == nil && !conns.Find(&inbound, conntrack.In, w.now, c) {
+		if w.table.Match(&inbound, w.table.Mark(&inbound, q.index)) == nil && !conns.Find(&inbound, conntrack.In, w.now, c) {
 			n := &w.create
 			*n = conntrack.NewConn{
 				Flow: inbound, Server: p.Src, ServerPort: p.SrcPort, Method: service.Masq, Service: service.NoServer,

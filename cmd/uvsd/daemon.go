@@ -3,7 +3,6 @@ package main
 import (
 	"context"
 	"errors"
-	"fmt"
 	"net"
 	"net/netip"
 	"os"
@@ -99,7 +98,8 @@ func newDaemon(o *options, log *zap.Logger) (_ *daemon, err error) {
 	d.director = control.New(control.Config{
 		Servers: servers, Connections: d.conns, Counters: d.plane, Publish: d.publish, Now: dataplane.BootTime,
 		IsLocal: d.isLocal, CanServe: canServe, CanForward: canForward, FillStatus: d.fillStatus,
-		Version: api.Version{UVS: version}, Log: log,
+		Interfaces: o.interfaces, AvailablePages: func() int { return availablePages(d.conns.Stats(), limit) },
+		Version:    api.Version{UVS: version}, Log: log,
 	})
 	return d, nil
 }
@@ -185,16 +185,12 @@ func serverAddrs(t *service.Table) []packet.Addr {
 }
 
 // canServe refuses what the packet path cannot do yet.
-func canServe(k service.Key, c *api.ServiceConfig) error {
+func canServe(k service.Key, _ *api.ServiceConfig) error {
 	switch {
-	case k.Mark != 0:
-		return errors.New("firewall marks are not supported by this version")
 	case k.Proto == service.SCTP:
 		return errors.New("SCTP is not supported by this version")
 	case !k.Addr.Addr().Is4():
 		return errors.New("IPv6 is not supported by this version")
-	case c.PersistenceEngine != "":
-		return fmt.Errorf("persistence engine %s is not supported by this version", c.PersistenceEngine)
 	}
 	return nil
 }
