@@ -99,7 +99,7 @@ func newDaemon(o *options, log *zap.Logger) (_ *daemon, err error) {
 		Servers: servers, Connections: d.conns, Counters: d.plane, Publish: d.publish, Now: dataplane.BootTime,
 		IsLocal: d.isLocal, CanServe: canServe, CanForward: canForward, FillStatus: d.fillStatus,
 		Interfaces: o.interfaces, AvailablePages: func() int { return availablePages(d.conns.Stats(), limit) },
-		Version:    api.Version{UVS: version}, Log: log,
+		Version: api.Version{UVS: version}, Log: log,
 	})
 	return d, nil
 }
