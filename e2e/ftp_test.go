@@ -67,7 +67,6 @@ idle_session_timeout=20
 	return root
 }
 
-
 // TestFTPThroughNAT gets, puts and lists with a real client and real servers, in all the ways that there are to open data
 // connections.
 func TestFTPThroughNAT(t *testing.T) {
