@@ -67,7 +67,8 @@ func (g *generator) follow(f *flow) step {
 		return g.packet("udp", f)
 	}
 	s := g.packet(g.kind(fromClient), f)
-	if s["pkt"] == "syn" || s["pkt"] == "synfin" {
+	switch s["pkt"] {
+	case "syn", "synack", "synfin":
 		s["wait"] = aTick // an old entry in whose place a new connection comes is counted until then
 	}
 	return s
