@@ -1,9 +1,11 @@
 package e2e
 
 import (
+	"bytes"
 	"fmt"
 	"net"
 	"net/netip"
+	"slices"
 	"sync"
 	"testing"
 	"time"
@@ -188,14 +190,19 @@ func TestSmallerMTUOnTheWay(t *testing.T) {
 					must(t, director.Netlink().RouteAdd(small))
 					defer director.Netlink().RouteDel(small)
 				}
-				stop := capture(t, r.RealServers[0].Namespace, "eth0")
+				atServer, atClient := capture(t, rs.Namespace, "eth0"), capture(t, r.Clients[0].Namespace, "eth0")
 				if _, err := lab.Upload(shortly(t), r.client(), r.url(), 4<<20); err != nil {
 					t.Error(err)
 				}
-				for _, w := range stop() {
-					if n := segmentLen(w); !w.Out && w.proto == protoTCP && n > 1300 {
-						t.Fatalf("a packet of %d bytes went where 1300 fit: %v", n, w)
+				for _, w := range atServer() {
+					if n := segmentLen(w); !w.Out && w.proto == protoTCP && (n > 1300 || w.fragment) {
+						t.Fatalf("a packet of %d bytes went where 1300 fit, or a fragment of one that forbade it: %v", n, w)
 					}
+				}
+				if !slices.ContainsFunc(atClient(), func(w wire) bool { // checksum, zero, MTU, and what it is about
+					return !w.Out && w.src == r.VIP() && w.proto == protoICMP && w.sport == icmpFragNeeded && bytes.Equal(w.payload[2:6], []byte{0, 0, 1300 >> 8, 1300 & 255})
+				}) {
+					t.Error("the client was not told that 1300 bytes fit")
 				}
 				// Datagrams may be cut.
 				r.echo(1000, 1400, 4000)

@@ -17,6 +17,7 @@ import (
 // wire is a captured frame, taken apart as far as the tests look.
 type wire struct {
 	lab.CapturedFrame
+	gap      bool // no frame, but that some before are missing
 	from, to net.HardwareAddr
 	kind     uint16 // EtherType
 
@@ -37,7 +38,7 @@ type wire struct {
 const (
 	tcpFIN, tcpSYN, tcpRST, tcpACK   = 1, 2, 4, 16
 	protoICMP, protoTCP, protoUDP    = 1, 6, 17
-	icmpEchoReply                    = 0 // type and code
+	icmpEchoReply, icmpFragNeeded    = 0, 3<<8 | 4 // type and code
 	etherIPv4, etherARP, etherHeader = 0x0800, 0x0806, 14
 )
 
@@ -97,7 +98,7 @@ func (w wire) String() string {
 // has says that an address is the packet's source or destination.
 func (w wire) has(a netip.Addr) bool { return w.src == a || w.dst == a }
 
-// capture records an interface until the returned function is called, which gives the frames. None may be missed.
+// capture records an interface until the returned function is called, which gives the frames. As root none is missed.
 func capture(t testing.TB, ns *lab.Namespace, ifname string) (stop func() []wire) {
 	t.Helper()
 	c, err := ns.Capture(ifname)
@@ -108,8 +109,12 @@ func capture(t testing.TB, ns *lab.Namespace, ifname string) (stop func() []wire
 		for _, f := range c.Stop() {
 			frames = append(frames, take(f))
 		}
-		if c.Dropped() > 0 || c.Err() != nil {
+		switch {
+		case c.Err() != nil, c.Dropped() > 0 && !inUserNamespace():
 			t.Fatalf("the capture of %s in %s missed %d frames: %v", ifname, ns, c.Dropped(), c.Err())
+		case c.Dropped() > 0: // where its queue cannot be as long as it should
+			t.Logf("the capture of %s in %s missed %d frames", ifname, ns, c.Dropped())
+			frames = append(frames, wire{gap: true})
 		}
 		return frames
 	}
@@ -164,7 +169,9 @@ func (r *rig) checkHostSilent(legs [][]wire) {
 			r.t.Errorf("%s: %v", why, w)
 		}
 	}
-	for _, w := range slices.Concat(legs...) {
+	all := slices.Concat(legs...)
+	whole := !slices.ContainsFunc(all, func(w wire) bool { return w.gap })
+	for _, w := range all {
 		if !w.Out && w.kind == etherIPv4 {
 			in[w.packet()]++
 		}
@@ -188,7 +195,7 @@ func (r *rig) checkHostSilent(legs [][]wire) {
 			case !r.direct && leg == 0 && w.src != r.VIP(), !r.direct && leg == 1 && w.dst == r.VIP():
 				complain("forwarded untranslated", w)
 			default:
-				if out[w.packet()]++; out[w.packet()] > in[w.packet()] {
+				if out[w.packet()]++; whole && out[w.packet()] > in[w.packet()] {
 					complain("sent more often than received", w)
 				}
 			}

@@ -41,7 +41,7 @@ func (d *demo) leaveUp(ctx context.Context) error {
 			}
 			return "ip netns exec " + filepath.Base(h.Path())
 		}
-		client, rs, director := enter(s.topo.Clients[0]), enter(s.host(1)), enter(s.topo.Directors[0])
+		client, rs, director := enter(s.topo.Clients[clients-1]), enter(s.host(1)), enter(s.topo.Directors[0])
 		web := "http://" + s.topo.VIP().String()
 		adm := filepath.Join(d.bin, "uvsadm") + " --socket " + s.socket
 		fmt.Printf("\n  %s, VIP %v\n", s.method.name, s.topo.VIP())

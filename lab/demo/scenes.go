@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net/http"
 	"net/netip"
 	"strconv"
 	"strings"
@@ -25,7 +26,7 @@ const (
 	rounds     = 100 // of the weights: requests = rounds * sum of weights
 	bulkBytes  = 64 << 20
 	datagrams  = 200
-	loadBefore = 300 * time.Millisecond // a client keeps requesting for so long before and after the change
+	loadBefore = 300 * time.Millisecond // clients keep requesting for so long before and after the change
 	loadAfter  = 500 * time.Millisecond
 )
 
@@ -135,7 +136,7 @@ func echo(ctx context.Context, s *stage, r *result) error {
 	return nil
 }
 
-// underLoad takes a real server out and puts another in while a client keeps requesting.
+// underLoad takes a real server out and puts another in while clients keep requesting.
 func underLoad(ctx context.Context, s *stage, r *result) error {
 	const out, in = 3, realServers
 	service := []string{"-t", s.vip(webPort)}
@@ -148,8 +149,11 @@ func underLoad(ctx context.Context, s *stage, r *result) error {
 		}
 		return s.run(ctx, args...)
 	}
-	fmt.Print("\n  While a client keeps requesting, one real server is taken out and another put in:\n\n")
-	load := lab.StartHTTPLoad(ctx, s.topo.Clients[0].HTTPClient(), "http://"+s.vip(webPort)+"/", 4, 5*time.Second)
+	fmt.Print("\n  While clients keep requesting, one real server is taken out and another put in:\n\n")
+	var load []*lab.HTTPLoad
+	for _, c := range s.topo.Clients[:loadClients] {
+		load = append(load, lab.StartHTTPLoad(ctx, paced(c.HTTPClient()), "http://"+s.vip(webPort)+"/", 1, 5*time.Second))
+	}
 	change := func() error {
 		if err := pause(ctx, loadBefore); err != nil {
 			return err
@@ -177,7 +181,7 @@ func underLoad(ctx context.Context, s *stage, r *result) error {
 		return pause(ctx, loadAfter)
 	}
 	err := change()
-	tally, failed := load.Stop()
+	tally, failed := stopAll(load)
 	r.requests += tally.Total()
 	switch {
 	case len(failed) > 0:
@@ -191,6 +195,35 @@ func underLoad(ctx context.Context, s *stage, r *result) error {
 	// The UDP service loses the server that stopped too.
 	_, err = s.uvsadm(ctx, "-d", "-u", s.vip(udpPort), "-r", s.rip(out, s.method.udp, udpPort))
 	return err
+}
+
+// paced makes a client wait a little before each request. A client that hammers uses a port again while the director
+// still knows its last connection from there, which, as in the kernel, then stays at its server, even one that is leaving.
+func paced(c *http.Client) *http.Client {
+	return &http.Client{Transport: pacer{c.Transport}}
+}
+
+type pacer struct{ http.RoundTripper }
+
+// RoundTrip implements http.RoundTripper.
+func (p pacer) RoundTrip(r *http.Request) (*http.Response, error) {
+	if err := pause(r.Context(), time.Millisecond); err != nil {
+		return nil, err
+	}
+	return p.RoundTripper.RoundTrip(r)
+}
+
+// stopAll ends the loads and adds up what they saw.
+func stopAll(loads []*lab.HTTPLoad) (lab.Tally, []error) {
+	all, failures := lab.Tally{}, []error(nil)
+	for _, l := range loads {
+		tally, failed := l.Stop()
+		for name, n := range tally {
+			all[name] += n
+		}
+		failures = append(failures, failed...)
+	}
+	return all, failures
 }
 
 // drained waits until a real server has no connection left that is at work.

@@ -70,12 +70,15 @@ type stage struct {
 	servers map[string]*lab.Cmd
 }
 
-// realServers is how many hosts for real servers a stage has: the last is the reserve.
-const realServers = 4
+const (
+	realServers = 4               // hosts for real servers; the last is the reserve
+	loadClients = 4               // that request while servers change
+	clients     = loadClients + 1 // the last is for who plays with what is left up
+)
 
 // raise makes a stage whose director runs nothing yet.
 func (d *demo) raise(m method) (*stage, error) {
-	topo, err := m.raise(lab.Config{RealServers: realServers, Named: d.keep, Keep: d.keep && !d.rootless})
+	topo, err := m.raise(lab.Config{Clients: clients, RealServers: realServers, Named: d.keep, Keep: d.keep && !d.rootless})
 	if err != nil {
 		return nil, err
 	}
