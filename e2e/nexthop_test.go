@@ -111,6 +111,11 @@ func TestDeadServerHarmsNoOther(t *testing.T) {
 		}
 		dead := r.RealServers[1]
 		must(t, dead.SetUp("eth0", false))
+		director, leg := r.Directors[0], r.Directors[0].Legs[len(r.Directors[0].Legs)-1]
+		index, err := director.Index(leg.Name)
+		must(t, err)
+		// The director's host forgets where the dead one was, as it does by itself some time later.
+		director.Netlink().NeighDel(&netlink.Neigh{LinkIndex: index, IP: dead.Addr().AsSlice()}) // none if uvs resolves it alone
 		lost := make(chan error, 1)
 		go func() { // keeps the director sending to the dead one
 			_, err := byServer["rs2"].ask(r)
@@ -190,6 +195,7 @@ func TestSmallerMTUOnTheWay(t *testing.T) {
 					must(t, director.Netlink().RouteAdd(small))
 					defer director.Netlink().RouteDel(small)
 				}
+				time.Sleep(200 * time.Millisecond) // uvsd learns of it by netlink
 				atServer, atClient := capture(t, rs.Namespace, "eth0"), capture(t, r.Clients[0].Namespace, "eth0")
 				if _, err := lab.Upload(shortly(t), r.client(), r.url(), 4<<20); err != nil {
 					t.Error(err)
