@@ -23,7 +23,7 @@ func (b *builder) check(err error) {
 }
 
 // build raises a topology, all of it or nothing.
-func build(cfg Config, direct bool) (*Topology, error) {
+func build(cfg Config, m method) (*Topology, error) {
 	cfg, err := cfg.withDefaults()
 	if err != nil {
 		return nil, err
@@ -32,7 +32,7 @@ func build(cfg Config, direct bool) (*Topology, error) {
 	if err != nil {
 		return nil, err
 	}
-	b := &builder{Topology: &Topology{Lab: l, Config: cfg, direct: direct}}
+	b := &builder{Topology: &Topology{Lab: l, Config: cfg, method: m}}
 	b.everything()
 	if b.err != nil {
 		l.keep = false // half a lab is of no use to anybody
@@ -52,13 +52,7 @@ func (b *builder) everything() {
 			b.VIPs6 = append(b.VIPs6, segmentAddr6(outside, firstVIP+i))
 		}
 	}
-	if cfg.Routed {
-		b.bridge(access)
-		b.Router = b.host("router")
-		b.leg(b.Router, Leg{Name: "eth0", Bridge: outside}, lastHop)
-		b.leg(b.Router, Leg{Name: "eth1", Bridge: access}, lastHop)
-		b.forward(b.Router)
-	}
+	b.router()
 	clientSide := outside
 	if cfg.Routed {
 		clientSide = access
@@ -74,12 +68,53 @@ func (b *builder) everything() {
 	for i := range cfg.Directors {
 		b.Directors = append(b.Directors, b.director(i))
 	}
-	if b.direct {
+	switch b.method {
+	case direct:
 		for i := range cfg.RealServers {
 			b.RealServers = append(b.RealServers, b.directServer(i))
 		}
+	case tunnel:
+		b.remoteServers()
+	case nat:
+		b.inside()
+	}
+}
+
+// router adds the router, if there is to be one, with a leg on each segment that it joins.
+func (b *builder) router() {
+	segments := []string{outside}
+	if b.Config.Routed {
+		segments = append(segments, access)
+	}
+	if b.method == tunnel {
+		segments = append(segments, remote)
+	}
+	if len(segments) == 1 {
 		return
 	}
+	b.Router = b.host("router")
+	for i, segment := range segments {
+		if segment != outside {
+			b.bridge(segment)
+		}
+		b.leg(b.Router, Leg{Name: fmt.Sprintf("eth%d", i), Bridge: segment}, lastHop)
+	}
+	b.forward(b.Router)
+}
+
+// remoteServers adds the real servers of TUN.
+func (b *builder) remoteServers() {
+	for i := range b.Config.RealServers {
+		h := b.host(fmt.Sprintf("rs%d", i+1))
+		b.leg(h, Leg{Name: "eth0", Bridge: remote}, firstRealServer+i)
+		b.defaultRoute(h, segmentAddr(remote, lastHop), segmentAddr6(remote, lastHop))
+		b.RealServers = append(b.RealServers, h)
+	}
+}
+
+// inside adds the inner segment of NAT: the directors' second legs and the real servers.
+func (b *builder) inside() {
+	cfg := b.Config
 	b.Gateway = cfg.Gateway
 	if cfg.IPv6 {
 		b.Gateway6 = segmentAddr6(inside, lastHop)
@@ -100,7 +135,7 @@ func (b *builder) everything() {
 func (b *builder) director(i int) *Host {
 	h := b.host(fmt.Sprintf("director%d", i+1))
 	b.leg(h, Leg{Name: "eth0", Bridge: outside, Kind: b.Config.DirectorLink}, firstDirector+i)
-	if b.Config.Routed {
+	if b.Config.Routed || b.method == tunnel {
 		b.defaultRoute(h, segmentAddr(outside, lastHop), segmentAddr6(outside, lastHop))
 	}
 	if b.Config.IPForward {

@@ -135,8 +135,8 @@ func serveUpload(w http.ResponseWriter, r *http.Request) {
 	fmt.Fprintf(w, "%x %d\n", h.Sum(nil), n)
 }
 
-// ServeHTTP starts an HTTP server on every real server, called like its host: on the host's own addresses and, in
-// DR, on the VIPs.
+// ServeHTTP starts an HTTP server on every real server, called like its host: on the host's own addresses and, but
+// for NAT, on the VIPs.
 func (t *Topology) ServeHTTP(port uint16) ([]*HTTPServer, error) {
 	var servers []*HTTPServer
 	for _, h := range t.RealServers {
@@ -155,7 +155,7 @@ func (t *Topology) serviceAddrs(h *Host, port uint16) []netip.AddrPort {
 	if t.Config.IPv6 {
 		addrs = append(addrs, h.Addr6())
 	}
-	if t.direct {
+	if t.method != nat {
 		addrs = append(append(addrs, t.VIPs...), t.VIPs6...)
 	}
 	var all []netip.AddrPort

@@ -54,8 +54,8 @@ type Config struct {
 	// IPForward sets ip_forward on the directors, whose own kernel then forwards too. Default 0.
 	IPForward bool
 	// IPv6 adds an IPv6 address beside each IPv4 address: 2001:db8:9::/64 outside, 2001:db8:1::/64 inside,
-	// 2001:db8:c::/64 behind the router, with the decimal digits of the IPv4 host number (10.9.0.11 and
-	// 2001:db8:9::11). By default IPv6 is off altogether, so that no neighbour or router discovery is on the wire.
+	// 2001:db8:2::/64 for TUN's real servers, 2001:db8:c::/64 for clients behind the router, with the decimal digits
+	// of the IPv4 host number (10.9.0.11 and 2001:db8:9::11). By default IPv6 is off altogether, so that no neighbour or router discovery is on the wire.
 	IPv6 bool
 	// Routed puts the clients into a subnet of their own, 192.0.2.0/24, behind a router at 10.9.0.254.
 	Routed bool
@@ -79,14 +79,23 @@ type Topology struct {
 	Clients     []*Host      // client1...
 	Directors   []*Host      // director1...
 	RealServers []*Host      // rs1...
-	Router      *Host        // router, if Config.Routed
+	Router      *Host        // router, if Config.Routed and in TUN
 	VIPs, VIPs6 []netip.Addr // the second empty without Config.IPv6
 
 	// Gateway and Gateway6 are the real servers' default gateway in NAT.
 	Gateway, Gateway6 netip.Addr
 
-	direct bool // DR: the real servers have the VIPs
+	method method
 }
+
+// method is the forwarding method that a topology is for.
+type method int
+
+const (
+	direct method = iota
+	tunnel
+	nat
+)
 
 // VIP is the first virtual address.
 func (t *Topology) VIP() netip.Addr { return t.VIPs[0] }
@@ -116,8 +125,9 @@ type Leg struct {
 
 // The bridges in the switch, which are segments of their own.
 const (
-	outside = "outside" // 10.9.0.0/24: directors; and clients, or the router before them; in DR the real servers
+	outside = "outside" // 10.9.0.0/24: directors; clients, or the router before them; in DR the real servers
 	inside  = "inside"  // 10.1.0.0/24: in NAT the real servers
+	remote  = "remote"  // 10.2.0.0/24: in TUN the real servers
 	access  = "access"  // 192.0.2.0/24: clients behind the router
 )
 
@@ -127,7 +137,7 @@ const (
 	firstRealServer = 11
 	firstVIP        = 100
 	firstClient     = 201
-	lastHop         = 254 // of a segment: the router outside and before the clients, the gateway inside
+	lastHop         = 254 // of a segment: the router wherever it has a leg, the gateway inside
 )
 
 // DR raises the network for direct routing, and takes it down when the test ends:
@@ -166,6 +176,24 @@ func NAT(t TB, cfg Config) *Topology {
 	return closeAtEnd(t, topo, err)
 }
 
+// TUN raises the network for tunnelling, and takes it down when the test ends:
+//
+//	client1 10.9.0.201 --+                    +-- director1 10.9.0.1
+//	client2 10.9.0.202 --+-- bridge outside --+-- director2 10.9.0.2
+//	                     |   10.9.0.0/24
+//	                     |                                                  +-- rs1 10.2.0.11
+//	                     +-- router 10.9.0.254, 10.2.0.254 -- bridge remote +-- rs2 10.2.0.12
+//	                         (with Config.Routed clients as in DR)
+//
+// The VIPs are 10.9.0.100 and up. The real servers don't have them yet: whatever decapsulates there, which is no part
+// of this package, puts them on its own device. The servers of ServeHTTP and ServeUDPEcho listen on them too, and so
+// are to be started after it. The real servers' answers pass the router.
+func TUN(t TB, cfg Config) *Topology {
+	t.Helper()
+	topo, err := NewTUN(cfg)
+	return closeAtEnd(t, topo, err)
+}
+
 // closeAtEnd fails the test if the topology could not be made, and else closes it with the test.
 func closeAtEnd(t TB, topo *Topology, err error) *Topology {
 	t.Helper()
@@ -186,7 +214,7 @@ func NewDR(cfg Config) (*Topology, error) {
 	if cfg.Name == "" {
 		cfg.Name = "dr"
 	}
-	return build(cfg, true)
+	return build(cfg, direct)
 }
 
 // NewNAT raises the network of NAT, for programs that are no tests.
@@ -194,7 +222,15 @@ func NewNAT(cfg Config) (*Topology, error) {
 	if cfg.Name == "" {
 		cfg.Name = "nat"
 	}
-	return build(cfg, false)
+	return build(cfg, nat)
+}
+
+// NewTUN raises the network of TUN, for programs that are no tests.
+func NewTUN(cfg Config) (*Topology, error) {
+	if cfg.Name == "" {
+		cfg.Name = "tun"
+	}
+	return build(cfg, tunnel)
 }
 
 // withDefaults fills in the defaults and checks the limits.
@@ -234,6 +270,8 @@ func segmentAddr(bridge string, n int) netip.Addr {
 		return netip.AddrFrom4([4]byte{10, 9, 0, byte(n)})
 	case inside:
 		return netip.AddrFrom4([4]byte{10, 1, 0, byte(n)})
+	case remote:
+		return netip.AddrFrom4([4]byte{10, 2, 0, byte(n)})
 	default:
 		return netip.AddrFrom4([4]byte{192, 0, 2, byte(n)})
 	}
@@ -241,6 +279,6 @@ func segmentAddr(bridge string, n int) netip.Addr {
 
 // segmentAddr6 is the IPv6 address of host number n on a segment: n's decimal digits after ::.
 func segmentAddr6(bridge string, n int) netip.Addr {
-	subnet := map[string]string{outside: "9", inside: "1", access: "c"}[bridge]
+	subnet := map[string]string{outside: "9", inside: "1", remote: "2", access: "c"}[bridge]
 	return netip.MustParseAddr(fmt.Sprintf("2001:db8:%s::%d", subnet, n))
 }

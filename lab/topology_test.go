@@ -73,6 +73,43 @@ func TestDRCarriesTCPAndUDP(t *testing.T) {
 	}
 }
 
+// Here the real servers hold the VIPs on lo: nothing on this network tunnels.
+func TestTUNsRealServersAreBehindTheRouter(t *testing.T) {
+	for _, cfg := range []Config{{Directors: 2}, {OffloadsOff: true, Routed: true, IPv6: true, Clients: 2}} {
+		t.Run(describe(cfg), func(t *testing.T) {
+			topo := TUN(t, cfg)
+			for _, rs := range topo.RealServers {
+				must(t, rs.AddAddr("lo", netip.PrefixFrom(topo.VIP(), 32)))
+				for _, vip := range topo.VIPs6 {
+					must(t, rs.AddAddr("lo", netip.PrefixFrom(vip, 128)))
+				}
+			}
+			serve(t, topo)
+			if !cfg.Routed { // who is on the segment of the VIPs knows nothing behind it
+				must(t, topo.Clients[0].AddRoute(netip.MustParsePrefix("10.2.0.0/24"), topo.Router.Addr(), ""))
+			}
+			for i, rs := range topo.RealServers {
+				carries(t, topo, rs.Addr(), fmt.Sprintf("rs%d", i+1))
+				if cfg.IPv6 {
+					carries(t, topo, rs.Addr6(), fmt.Sprintf("rs%d", i+1))
+				}
+			}
+			for _, director := range topo.Directors {
+				if _, _, err := AskHTTP(shortly(t), director.HTTPClient(), "http://10.2.0.11/"); err != nil {
+					t.Errorf("%s does not reach a real server: %v", director, err)
+				}
+			}
+			// What a real server sends as the VIP reaches the client by the router.
+			vip := netip.PrefixFrom(topo.VIP(), 32)
+			must(t, topo.Router.AddRoute(vip, topo.RealServers[1].Addr(), ""))
+			if !cfg.Routed {
+				must(t, topo.Clients[0].AddRoute(vip, topo.Router.Addr(), ""))
+			}
+			carries(t, topo, topo.VIP(), "rs2")
+		})
+	}
+}
+
 // In NAT the client and the real servers have no way to each other. Here the director's own kernel is made the
 // gateway, to show that both legs carry.
 func TestNATCarriesTCPAndUDPThroughTheDirector(t *testing.T) {

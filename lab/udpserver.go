@@ -86,7 +86,7 @@ func (s *UDPServer) Close() error {
 }
 
 // ServeUDPEcho starts a UDP echo server on every real server, called like its host: on the host's own addresses and,
-// in DR, on the VIPs.
+// but for NAT, on the VIPs.
 func (t *Topology) ServeUDPEcho(port uint16) ([]*UDPServer, error) {
 	var servers []*UDPServer
 	for _, h := range t.RealServers {
