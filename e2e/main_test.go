@@ -32,7 +32,7 @@ func run(m *testing.M) int {
 	}
 	if err == nil {
 		built = dir
-		err = goBuild(nil, "uvs/cmd/uvsd", "uvs/cmd/uvsadm")
+		err = goBuild(nil, "uvs/cmd/uvsd", "uvs/cmd/uvsadm", "uvs/cmd/uvsdecap")
 	}
 	if err != nil {
 		fmt.Fprintln(os.Stderr, err)

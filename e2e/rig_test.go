@@ -12,14 +12,15 @@ import (
 
 // A rig is a lab with servers on its real servers and a director that balances them:
 //
-//	          virtual service   real servers, DR   NAT
-//	HTTP      VIP:80            :80                :8080
-//	UDP echo  VIP:53            :53                :5353
+//	          virtual service   real servers, DR and TUN   NAT
+//	HTTP      VIP:80            :80                        :8080
+//	UDP echo  VIP:53            :53                        :5353
 type rig struct {
 	*lab.Topology
 	*director
 	t      testing.TB
-	direct bool
+	direct bool // DR or TUN: answers don't pass the director
+	tunnel bool // TUN
 	web    []*lab.HTTPServer
 	udp    []*lab.UDPServer
 }
@@ -28,6 +29,7 @@ type rig struct {
 type rigConfig struct {
 	lab.Config
 	NAT       bool
+	TUN       bool     // with uvsdecap on the real servers
 	Args      []string // of uvsd, beside --interface and --gateway
 	Scheduler string   // default rr
 	Race      bool     // uvsd with the race detector
@@ -37,12 +39,8 @@ type rigConfig struct {
 // newRig raises a rig, and takes it down when the test ends.
 func newRig(t testing.TB, cfg rigConfig) *rig {
 	t.Helper()
-	r := &rig{t: t, direct: !cfg.NAT}
-	if cfg.NAT {
-		r.Topology = lab.NAT(t, cfg.Config)
-	} else {
-		r.Topology = lab.DR(t, cfg.Config)
-	}
+	r := &rig{t: t, direct: !cfg.NAT, tunnel: cfg.TUN}
+	r.raise(cfg.Config)
 	var err error
 	r.web, err = r.Topology.ServeHTTP(r.webPort())
 	must(t, err)
@@ -64,6 +62,22 @@ func newRig(t testing.TB, cfg rigConfig) *rig {
 	return r
 }
 
+// raise makes the rig's network, the tunnels' far ends included.
+func (r *rig) raise(cfg lab.Config) {
+	r.t.Helper()
+	switch {
+	case r.tunnel:
+		r.Topology = lab.TUN(r.t, cfg)
+		for _, rs := range r.RealServers {
+			startDecapsulator(r.t, rs, r.Directors, r.VIPs)
+		}
+	case r.direct:
+		r.Topology = lab.DR(r.t, cfg)
+	default:
+		r.Topology = lab.NAT(r.t, cfg)
+	}
+}
+
 // attach are uvsd's arguments that say where it is.
 func (r *rig) attach() []string {
 	if r.direct {
@@ -74,7 +88,10 @@ func (r *rig) attach() []string {
 
 // method is the option of uvsadm -a.
 func (r *rig) method() string {
-	if r.direct {
+	switch {
+	case r.tunnel:
+		return "-i"
+	case r.direct:
 		return "-g"
 	}
 	return "-m"
