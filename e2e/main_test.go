@@ -57,6 +57,17 @@ var raceDetecting = sync.OnceValues(func() (string, error) {
 	return path, goBuild([]string{"CGO_ENABLED=1"}, "-race", "-o", path, "uvs/cmd/uvsd")
 })
 
+// needs has a Debian package installed if its program of that name is not there.
+func needs(t testing.TB, name string) {
+	t.Helper()
+	if _, err := exec.LookPath(name); err == nil {
+		return
+	}
+	if out, err := exec.Command("../scripts/deps.sh", name).CombinedOutput(); err != nil {
+		t.Fatalf("%s is not installed and cannot be: %v\n%s", name, err, out)
+	}
+}
+
 // program is the path of a program of ours.
 func program(name string) string { return filepath.Join(built, name) }
 

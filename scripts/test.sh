@@ -13,16 +13,17 @@ suite() { # suite NAME COMMAND...
 	shift
 	echo "=== $name"
 	"$@"
-	times+=("$(printf '%-28s %4d s' "$name" $((SECONDS - start)))")
+	times+=("$(printf '%-32s %4d s' "$name" $((SECONDS - start)))")
 	echo "=== $name: $((SECONDS - start)) s"
 }
 all=$SECONDS
 packages=$(go list ./... | grep -v '^uvs/e2e')
 suite "build" make -s build
 suite "lint" scripts/lint.sh
-suite "unit, with race detector" go test -race -timeout 8m $packages
-suite "allocations, without it" go test -timeout 5m -run 'Alloc' $packages
-suite "end to end" go test -timeout 9m -count=1 ./e2e/...
+suite "unit, with race detector" go test -race -count=1 -timeout 8m $packages
+suite "allocations, without it" go test -count=1 -timeout 5m -run 'Alloc' $packages
+suite "end to end" go test -count=1 -timeout 9m ./e2e
+suite "throughput, beside the kernel's" go test -run XXX -bench 'Iperf3/offloads=true' -benchtime 1x ./e2e
 echo
 printf '%s\n' "${times[@]}"
-printf '%-28s %4d s\n' "all" $((SECONDS - all))
+printf '%-32s %4d s\n' "all" $((SECONDS - all))
