@@ -19,8 +19,9 @@ func TestRestartAfterCrash(t *testing.T) {
 		for _, mac := range []string{"virtual", "interface"} {
 			t.Run(fmt.Sprintf("%v/%s", kind, mac), func(t *testing.T) {
 				modes(t, func(t *testing.T, cfg rigConfig) {
-					cfg.DirectorLink, cfg.Args = kind, []string{"--mac", mac}
+					cfg.DirectorLink, cfg.Args, cfg.VIPs = kind, []string{"--mac", mac}, 2
 					r := newRig(t, cfg)
+					r.restore(r.rules(r.VIPs[1], "rr")...)
 					r.count(2)
 					r.awaitQuiet() // a connection's last segments would be refused, of which the next uvsd knows nothing
 					r.kill()
@@ -28,6 +29,11 @@ func TestRestartAfterCrash(t *testing.T) {
 						t.Error("a crash left nothing behind: this test doesn't see what uvsd installs")
 					}
 					r.start()
+					for _, line := range stateOf(t, r.Directors[0]) {
+						if strings.Contains(line, r.VIPs[1].String()) {
+							t.Errorf("of the last uvsd there still is %s", line)
+						}
+					}
 					r.restore(r.rules(r.VIP(), "rr")...)
 					stop := r.captureDirector()
 					r.count(4)
