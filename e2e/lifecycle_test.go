@@ -29,12 +29,15 @@ func TestRestartAfterCrash(t *testing.T) {
 						t.Error("a crash left nothing behind: this test doesn't see what uvsd installs")
 					}
 					r.start()
-					for _, line := range stateOf(t, r.Directors[0]) {
-						if strings.Contains(line, r.VIPs[1].String()) {
-							t.Errorf("of the last uvsd there still is %s", line)
-						}
-					}
 					r.restore(r.rules(r.VIP(), "rr")...)
+					eventually(t, "of what only the last uvsd served nothing is on the host", func() (bool, any) {
+						for _, line := range stateOf(t, r.Directors[0]) {
+							if strings.Contains(line, r.VIPs[1].String()) {
+								return false, line
+							}
+						}
+						return true, nil
+					})
 					stop := r.captureDirector()
 					r.count(4)
 					r.checkHostSilent(stop())
