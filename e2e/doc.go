@@ -4,5 +4,6 @@
 // A test makes its own lab with a rig: a network, its servers and a director. When the test ends the rig checks what must
 // hold for every run: each frame is accounted for, uvsd ends in order, and the host is as it was before.
 //
-// They need root, or user namespaces; curl for the tests that use it, and iperf3 for the benchmark.
+// They need root, or user namespaces; and the programs that scripts/test.sh installs. TestMatrix, whose servers run as users
+// of their own, needs root.
 package e2e

@@ -6,7 +6,8 @@ if [ "$(id -u)" != 0 ]; then
 	echo "make test makes network namespaces and needs root: run 'sudo make test' (make demo works without)" >&2
 	exit 1
 fi
-scripts/deps.sh gcc libc6-dev curl iperf3 vsftpd
+scripts/deps.sh gcc libc6-dev curl iperf3 vsftpd nginx-light wrk dnsmasq-base bind9-dnsutils exim4-daemon-light msmtp \
+	dovecot-pop3d socat postgresql squid tshark
 times=()
 suite() { # suite NAME COMMAND...
 	local name=$1 start=$SECONDS
@@ -22,7 +23,11 @@ suite "build" make -s build
 suite "lint" scripts/lint.sh
 suite "unit, with race detector" go test -race -count=1 -timeout 8m $packages
 suite "allocations, without it" go test -count=1 -timeout 5m -run 'Alloc' $packages
-suite "end to end" go test -count=1 -timeout 9m ./e2e
+suite "end to end" go test -count=1 -timeout 9m -skip '^TestMatrix$' ./e2e
+table=$(mktemp)
+trap 'rm -f "$table"' EXIT
+suite "real programs" env UVS_MATRIX="$table" go test -count=1 -timeout 5m -run '^TestMatrix$' ./e2e
+cat "$table"
 suite "throughput, beside the kernel's" go test -run XXX -bench 'Iperf3/offloads=true' -benchtime 1x ./e2e
 echo
 printf '%s\n' "${times[@]}"
