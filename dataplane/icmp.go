@@ -28,7 +28,7 @@ func (w *path) icmp(q *port, f *link.Frame) Verdict {
 		if v := w.tunnelError(h, quote); v != verdictNone {
 			return v
 		}
-		if packet.DecodeQuoted(quote, &w.quoted) {
+		if packet.DecodeQuoted(quote, &w.quoted) && w.quoted.Is4() {
 			if v, ours := w.icmpError(q, f); ours {
 				return v
 			}

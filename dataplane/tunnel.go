@@ -95,7 +95,7 @@ func (w *path) tunnelError(h *packet.ICMP, quote []byte) Verdict {
 		return verdictNone
 	}
 	inner, c := quote[outer.HeaderLen():], &w.conn
-	if !packet.DecodeQuoted(inner, &w.quoted) || !w.plane.cfg.Conns.Find(&w.quoted.Flow, conntrack.In, w.now, c) ||
+	if !packet.DecodeQuoted(inner, &w.quoted) || !w.quoted.Is4() || !w.plane.cfg.Conns.Find(&w.quoted.Flow, conntrack.In, w.now, c) ||
 		c.Method != service.Tunnel || c.Server != packet.AddrFrom4(outer.Dst()) {
 		return verdictNone
 	}
@@ -136,7 +136,7 @@ func (w *path) tunnelError(h *packet.ICMP, quote []byte) Verdict {
 // toHost looks at a frame for the host's own MAC: an ICMP error about a tunnel whose outer source is the host's address is
 // ours as well.
 func (w *path) toHost(f *link.Frame) Verdict {
-	if w.table.Empty() || packet.Decode(f.Eth(), &w.pkt) != packet.NoFault || w.pkt.Proto != packet.ProtoICMP || w.pkt.Fragment {
+	if w.table.Empty() || packet.Decode(f.Eth(), &w.pkt) != packet.NoFault || !w.pkt.Is4() || w.pkt.Proto != packet.ProtoICMP || w.pkt.Fragment {
 		return PassForeignMAC
 	}
 	h := w.pkt.ICMP()

@@ -55,6 +55,25 @@ func Pseudo4(src, dst uint32, proto uint8, n int) uint64 {
 	return uint64(src) + uint64(dst) + uint64(proto) + uint64(n)
 }
 
+// Pseudo6 is the unfolded sum of the IPv6 pseudo-header (RFC 8200 section 8.1); n is the length in bytes of the L4 header
+// and payload.
+func Pseudo6(src, dst Addr, proto uint8, n int) uint64 {
+	return src.sum() + dst.sum() + uint64(proto) + uint64(n)
+}
+
+// sum is the unfolded sum of the address's bytes as an IPv6 packet has them, below 2^34.
+func (a Addr) sum() uint64 {
+	return a.hi>>32 + a.hi&0xffffffff + a.lo>>32 + a.lo&0xffffffff
+}
+
+// Sum is the unfolded sum of the address's bytes as a packet of its family has them: what it adds to a pseudo-header.
+func (a Addr) Sum() uint64 {
+	if a.Is4() {
+		return uint64(a.V4())
+	}
+	return a.sum()
+}
+
 // Update16 returns the checksum c after the 16-bit word old below it became new (RFC 1624 equation 3).
 func Update16(c, old, new uint16) uint16 {
 	return ^Fold(uint64(^c) + uint64(^old) + uint64(new))

@@ -40,15 +40,68 @@ type Packet struct {
 	TCPFlags uint8
 	// TTL is the time to live or hop limit.
 	TTL uint8
-	// Fragment says that this is a part of a datagram; ports and offsets beyond L4 are not set.
+	// Fragment says that this is a part of a datagram; ports and offsets beyond L4 are not set. Of IPv6, L4 is then behind
+	// the fragment header.
 	Fragment bool
+	// FragmentAt is the offset in Frame of IPv6's fragment header, an atomic fragment's (RFC 6946) too; 0 if there is none.
+	FragmentAt int
 }
+
+// Is4 says that it is an IPv4 packet, not one of IPv6.
+func (p *Packet) Is4() bool { return p.Dst.Is4() }
 
 // IPLen is the length in bytes of the IP datagram, which IPVS counts as the packet's bytes.
 func (p *Packet) IPLen() int { return len(p.Frame) - p.L3 }
 
 // IPv4 is the IP header of an IPv4 packet.
 func (p *Packet) IPv4() *IPv4 { return (*IPv4)(p.Frame[p.L3:]) }
+
+// IPv6 is the IP header of an IPv6 packet.
+func (p *Packet) IPv6() *IPv6 { return (*IPv6)(p.Frame[p.L3:]) }
+
+// FragmentHeader is IPv6's fragment header, if FragmentAt says that there is one.
+func (p *Packet) FragmentHeader() *Fragment { return (*Fragment)(p.Frame[p.FragmentAt:]) }
+
+// LaterFragment says that p is a fragment but not its datagram's first: it has no L4 header.
+func (p *Packet) LaterFragment() bool {
+	switch {
+	case !p.Fragment:
+		return false
+	case p.Is4():
+		return p.IPv4().FragOffset() != 0
+	}
+	return p.FragmentHeader().Offset() != 0
+}
+
+// DecTTL lowers the time to live or hop limit by one; it must not be 0. TTL stays what it was on arrival.
+func (p *Packet) DecTTL() {
+	if p.Is4() {
+		p.IPv4().DecTTL()
+		return
+	}
+	ip := p.IPv6()
+	ip.SetHopLimit(ip.HopLimit() - 1)
+}
+
+// MayFragment says that a router may cut p up: never of IPv6, and of IPv4 without DF.
+func (p *Packet) MayFragment() bool { return p.Is4() && !p.IPv4().DF() }
+
+// IsICMP says that p is an ICMP message of its own family: ICMP over IPv6 or ICMPv6 over IPv4 is nobody's.
+func (p *Packet) IsICMP() bool {
+	if p.Is4() {
+		return p.Proto == ProtoICMP
+	}
+	return p.Proto == ProtoICMPv6
+}
+
+// Pseudo is the unfolded sum of the pseudo-header of a packet with p's addresses; n is the length in bytes of the L4 header
+// and payload.
+func (p *Packet) Pseudo(proto uint8, n int) uint64 {
+	if p.Is4() {
+		return Pseudo4(p.Src.V4(), p.Dst.V4(), proto, n)
+	}
+	return Pseudo6(p.Src, p.Dst, proto, n)
+}
 
 // L4Bytes is the L4 header and what follows it.
 func (p *Packet) L4Bytes() []byte { return p.Frame[p.L4:] }
@@ -78,6 +131,8 @@ func Decode(frame []byte, p *Packet) Fault {
 	switch eth.Type() {
 	case EtherIPv4:
 		return decode4(frame, b, p)
+	case EtherIPv6:
+		return decode6(frame, b, p)
 	default:
 		return FaultEtherType
 	}
@@ -104,7 +159,7 @@ func decode4(frame, b []byte, p *Packet) Fault {
 	p.Src, p.Dst, p.Proto = AddrFrom4(src), AddrFrom4(ip.Dst()), ip.Proto()
 	p.L3, p.L4 = EthLen, EthLen+ip.HeaderLen()
 	p.Frame = frame[:p.L4+len(l4)]
-	p.TTL = ip.TTL()
+	p.TTL, p.FragmentAt = ip.TTL(), 0
 	if p.Fragment = ip.IsFragment(); p.Fragment {
 		p.SrcPort, p.DstPort, p.TCPFlags, p.Payload = 0, 0, 0, p.L4
 		return NoFault
@@ -154,10 +209,13 @@ func l4Fault(b []byte, headerLen int) Fault {
 	return FaultL4Header
 }
 
-// DecodeQuoted reads the IPv4 packet that an ICMP error quotes, starting at b: only its IP header and the first eight
-// bytes behind it need be there (RFC 792), its total length may exceed b, and its checksums may be meaningless. Frame,
-// offsets and TCPFlags of q are relative to b. ok is false if the quote is too short or not a packet that has a flow.
+// DecodeQuoted reads the IP packet that an ICMP error quotes, starting at b: only its IP header and the first eight bytes
+// behind it need be there (RFC 792), its total length may exceed b, and its checksums may be meaningless. Frame, offsets and
+// TCPFlags of q are relative to b. ok is false if the quote is too short or not a packet that has a flow.
 func DecodeQuoted(b []byte, q *Packet) bool {
+	if len(b) > 0 && b[0]>>4 == 6 {
+		return decodeQuoted6(b, q)
+	}
 	if len(b) < IPv4Len || b[0]>>4 != 4 {
 		return false
 	}
@@ -168,18 +226,23 @@ func DecodeQuoted(b []byte, q *Packet) bool {
 	}
 	q.Frame = b
 	q.Src, q.Dst, q.Proto = AddrFrom4(ip.Src()), AddrFrom4(ip.Dst()), ip.Proto()
-	q.L3, q.L4, q.Payload = 0, n, n
+	q.L3, q.L4, q.Payload, q.FragmentAt = 0, n, n, 0
 	q.TTL, q.TCPFlags, q.Fragment = ip.TTL(), 0, ip.MF()
-	switch q.Proto {
+	q.SrcPort, q.DstPort = 0, 0
+	return q.quotedPorts()
+}
+
+// quotedPorts reads the ports of a quoted packet; false if it has none.
+func (p *Packet) quotedPorts() bool {
+	switch p.Proto {
 	case ProtoTCP, ProtoUDP, ProtoSCTP:
-		if len(b) < n+8 {
+		if len(p.Frame) < p.L4+8 {
 			return false
 		}
-		h := q.Ports()
-		q.SrcPort, q.DstPort = h.Src(), h.Dst()
+		h := p.Ports()
+		p.SrcPort, p.DstPort = h.Src(), h.Dst()
 		return true
 	}
-	q.SrcPort, q.DstPort = 0, 0
 	return false
 }
 

@@ -161,6 +161,26 @@ const (
 	ICMPCodeFragNeeded = 4  // of ICMPUnreachable
 )
 
+// ICMPv6 types (RFC 4443 section 2.1, RFC 4861 section 4, RFC 3810 section 5).
+const (
+	ICMP6Unreachable      = 1
+	ICMP6TooBig           = 2
+	ICMP6TimeExceeded     = 3
+	ICMP6ParameterProblem = 4
+	ICMP6Echo             = 128
+	ICMP6EchoReply        = 129
+	ICMP6RouterSolicit    = 133
+	ICMP6RouterAdvert     = 134
+	ICMP6NeighbourSolicit = 135
+	ICMP6NeighbourAdvert  = 136
+	ICMP6Redirect         = 137
+	ICMP6ListenerReport2  = 143
+
+	ICMP6CodeNoRoute = 0 // of ICMP6Unreachable
+	ICMP6CodeAddress = 3 // of ICMP6Unreachable
+	ICMP6CodePort    = 4 // of ICMP6Unreachable
+)
+
 // ICMPLen is the length in bytes of an ICMP header.
 const ICMPLen = 8
 
@@ -196,6 +216,12 @@ func (h *ICMP) SetRest(n uint32) { binary.BigEndian.PutUint32(h[4:8], n) }
 
 // MTU is the next hop's MTU in a fragmentation-needed message (RFC 1191 section 4).
 func (h *ICMP) MTU() int { return int(binary.BigEndian.Uint16(h[6:8])) }
+
+// MTU6 is the next hop's MTU in an ICMPv6 packet-too-big message (RFC 4443 section 3.2).
+func (h *ICMP) MTU6() int { return int(binary.BigEndian.Uint32(h[4:8])) }
+
+// IsError6 says that the message is an ICMPv6 error: it quotes a packet (RFC 4443 section 2.1).
+func (h *ICMP) IsError6() bool { return h[0] < 128 }
 
 // IsError says that the message quotes a packet that IPVS relates to a connection: unreachable, source quench or time
 // exceeded.
