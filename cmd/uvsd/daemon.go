@@ -36,8 +36,8 @@ type daemon struct {
 	conns    *conntrack.Table
 	plane    *dataplane.Plane
 	director *control.Director
-	desired  chan *service.Table // the newest table that the guard hasn't followed yet
-	appeared chan struct{}       // wakes checkAddresses
+	tables   *publisher
+	appeared chan struct{} // wakes checkAddresses
 
 	mu       sync.Mutex
 	warnings []api.Warning // guarded by mu
@@ -63,7 +63,7 @@ func (p *port) info() link.Info {
 
 // newDaemon attaches to the interfaces; nothing moves until run. On an error everything is given back.
 func newDaemon(o *options, log *zap.Logger) (_ *daemon, err error) {
-	d := &daemon{o: o, log: log, started: time.Now(), desired: make(chan *service.Table, 1), appeared: make(chan struct{}, 1)}
+	d := &daemon{o: o, log: log, started: time.Now(), appeared: make(chan struct{}, 1)}
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, d.close())
@@ -95,8 +95,11 @@ func newDaemon(o *options, log *zap.Logger) (_ *daemon, err error) {
 	if err = d.report(guard.CheckHost(d.checkConfig())); err != nil { // again, now that it is known what the links can do
 		return nil, err
 	}
+	d.tables = &publisher{
+		guard: d.guard, plane: d.plane, unwanted: d.unwanted, followed: d.followed, log: log, changed: make(chan struct{}, 1),
+	}
 	d.director = control.New(control.Config{
-		Servers: servers, Connections: d.conns, Counters: d.plane, Publish: d.publish, Now: dataplane.BootTime,
+		Servers: servers, Connections: d.conns, Counters: d.plane, Publish: d.tables.publish, Now: dataplane.BootTime,
 		IsLocal: d.isLocal, CanServe: canServe, CanForward: canForward, FillStatus: d.fillStatus,
 		Interfaces: o.interfaces, AvailablePages: func() int { return availablePages(d.conns.Stats(), limit) },
 		Version: api.Version{UVS: version}, Log: log,
@@ -112,7 +115,7 @@ func (d *daemon) run(ctx context.Context) error {
 	g.Go(func() error { d.director.Run(ctx); return nil })
 	g.Go(func() error { return api.Serve(ctx, d.listener, d.director) })
 	g.Go(func() error { return d.guard.Run(ctx) })
-	g.Go(func() error { return d.follow(ctx) })
+	g.Go(func() error { return d.tables.run(ctx) })
 	g.Go(func() error { return d.checkAddresses(ctx) })
 	d.log.Info("uvsd is up", zap.String("version", version), zap.Strings("interfaces", d.o.interfaces), zap.String("socket", d.o.socket), zap.Int("pid", os.Getpid()))
 	err := g.Wait()
@@ -140,32 +143,12 @@ func (d *daemon) close() error {
 	return errors.Join(errs...)
 }
 
-// publish hands a new table to the packet path at once, and to the guard and the resolver soon.
-func (d *daemon) publish(t *service.Table) {
-	select { // make room for the newest
-	case <-d.desired:
-	default:
-	}
-	d.desired <- t
-	d.plane.Publish(t)
-}
-
-// follow keeps the guard and the resolver's pinned neighbours in line with the table.
-func (d *daemon) follow(ctx context.Context) error {
-	for {
-		select {
-		case <-ctx.Done():
-			return nil
-		case t := <-d.desired:
-			d.resolver.SetPinned(serverAddrs(t))
-			if err := d.guard.Update(d.unwanted(t)); err != nil {
-				d.log.Error("the host's stack may interfere with virtual services", zap.Error(err))
-			}
-			select {
-			case d.appeared <- struct{}{}:
-			default: // it has yet to look anyway
-			}
-		}
+// followed keeps the resolver's pinned neighbours in line with the table, and has new addresses checked.
+func (d *daemon) followed(t *service.Table) {
+	d.resolver.SetPinned(serverAddrs(t))
+	select {
+	case d.appeared <- struct{}{}:
+	default: // it has yet to look anyway
 	}
 }
 
