@@ -46,8 +46,8 @@ type Port struct {
 	Name string
 	// MAC is the address that uvs answers ARP with and puts into every frame it sends: its own, or the interface's.
 	MAC packet.MAC
-	// FollowMAC says that MAC is the interface's own: when the interface disappears and returns with another, that is
-	// taken.
+	// FollowMAC says that MAC is the interface's own: when the interface gets another, or disappears and returns with
+	// another, that is taken.
 	FollowMAC bool
 	// Gateways are the addresses that uvs owns as gateway of segments of real servers, each with its prefix.
 	Gateways []netip.Prefix

@@ -42,6 +42,20 @@ func (w *path) watchLinks(now int64) {
 	}
 }
 
+// followMAC takes over the address that the interface of a link has, where it is ours too, and says whether it is new.
+func (w *path) followMAC(i int) bool {
+	in, ok := w.tx[i].(interface{ Info() link.Info })
+	if !ok || !w.plane.cfg.Ports[i].FollowMAC {
+		return false
+	}
+	mac := packet.MAC(in.Info().MAC)
+	if mac == w.ports[i].mac {
+		return false
+	}
+	w.ports[i].mac = mac
+	return true
+}
+
 // lookSoon makes watchLinks look before its time.
 func (w *path) lookSoon() { w.lookAt = min(w.lookAt, w.looked+int64(linkLookSoon)) }
 
@@ -50,7 +64,7 @@ func (w *path) judge(i int, err error) {
 	leg := &w.legs[i]
 	switch {
 	case err == nil:
-		if leg.down {
+		if w.followMAC(i) || leg.down { // everybody has to learn that address
 			leg.down = false
 			notify(w.cameUp, i)
 		}
@@ -73,11 +87,9 @@ func (w *path) reopen(i int) {
 		}
 		return
 	}
-	if in, ok := l.(interface{ Info() link.Info }); ok && c.FollowMAC {
-		w.ports[i].mac = packet.MAC(in.Info().MAC)
-	}
 	leg.down, leg.gone = false, false
 	w.replace(i, l)
+	w.followMAC(i)
 	notify(w.cameUp, i)
 }
 

@@ -3,6 +3,7 @@ package dataplane
 import (
 	"context"
 	"fmt"
+	"slices"
 	"sync"
 	"testing"
 	"time"
@@ -77,9 +78,11 @@ func (l *mortal) Err() error {
 	case l.iface.down:
 		return fmt.Errorf("link: %w", link.ErrDown)
 	}
+	l.mac = l.iface.mac
 	return nil
 }
 
+// Info is as Err found the interface last.
 func (l *mortal) Info() link.Info { return link.Info{MAC: l.mac} }
 
 func (l *mortal) Close() error {
@@ -151,6 +154,47 @@ func TestLinksAreOpenedAnewWhenTheirInterfaceReturns(t *testing.T) {
 		}
 		d.accounted()
 	}
+}
+
+// A living interface may get another MAC address, as a bond does whose first member goes, or by the operator's hand.
+func TestAnInterfacesNewMACIsFollowed(t *testing.T) {
+	d, rx, tx := mortalDirector(t, 2)
+	d.serve(service.TCP, service.Route, "10.1.0.11:80")
+	for range 6 {
+		d.run()
+		d.now += second
+	}
+	tx[0].sent()
+	tx[1].sent()
+	newMAC := packet.MAC{2, 0, 0, 0, 9, 0x77}
+	for i := range 2 { // the second port's address is uvs's own, whatever the interface has
+		for _, m := range []*mortalInterface{rx[i], tx[i]} {
+			m.set(func() { m.mac = newMAC })
+		}
+	}
+	d.now += second / 10
+	d.plane.Wake() // the resolver saw it
+	d.run()
+	a, ok := packet.ParseARP(one(t, tx[0].sent())[packet.VnetLen+packet.EthLen:])
+	if !ok || a.SenderMAC() != newMAC || a.Sender() != 0x0a090064 {
+		t.Errorf("announced %x, want the VIP at %v", a, newMAC)
+	}
+	if got := tx[1].sent(); len(got) != 0 {
+		t.Errorf("announced on another interface: %x", got)
+	}
+	f := fromClient(t, client, "S", "")
+	rx[0].last().Inject(slices.Clone(f)) // to the address of before
+	d.run()
+	if got := rx[1].sent(); len(got) != 0 {
+		t.Errorf("a frame to the old MAC address was forwarded: %x", got)
+	}
+	(*packet.Eth)(f).SetDst(newMAC)
+	rx[0].last().Inject(f)
+	d.run()
+	if got := (*packet.Eth)(one(t, rx[1].sent())[packet.VnetLen:]).Src(); got != rsMAC {
+		t.Errorf("forwarded as from %v, want uvs's own %v", got, rsMAC)
+	}
+	d.accounted()
 }
 
 func TestAddressesAreAnnouncedWhenAnInterfaceComesUp(t *testing.T) {

@@ -46,7 +46,7 @@ type daemon struct {
 // port is an attached interface.
 type port struct {
 	name     string
-	mac      packet.MAC
+	mac      packet.MAC // at the start: see daemon.mac
 	mode     guard.Mode
 	why      string // that mode was chosen
 	gateways []netip.Prefix

@@ -73,10 +73,10 @@ func ownMAC(name string) (packet.MAC, error) {
 // checkConfig says what the host check needs to know of the ports.
 func (d *daemon) checkConfig() guard.CheckConfig {
 	var cfg guard.CheckConfig
-	for _, p := range d.ports {
+	for i, p := range d.ports {
 		info := p.info()
 		cfg.Interfaces = append(cfg.Interfaces, guard.CheckInterface{
-			Name: p.name, Mode: p.mode, MAC: p.mac, NoVnet: info.Name != "" && !info.Vnet,
+			Name: p.name, Mode: p.mode, MAC: d.mac(i), NoVnet: info.Name != "" && !info.Vnet,
 		})
 	}
 	return cfg

@@ -107,7 +107,7 @@ func (d *daemon) fillStatus(s *api.Status) {
 	for i, p := range d.ports {
 		state, info := d.resolver.Link(i), p.info()
 		s.Interfaces = append(s.Interfaces, api.Interface{
-			Name: p.name, MAC: p.mac.String(), Mode: p.mode.String(), Link: info.Kind.String(), MTU: state.MTU, Up: state.Up,
+			Name: p.name, MAC: d.mac(i).String(), Mode: p.mode.String(), Link: info.Kind.String(), MTU: state.MTU, Up: state.Up,
 			Offloads: info.Vnet, Addresses: d.addresses(i, t),
 		})
 	}
@@ -122,6 +122,17 @@ func (d *daemon) fillStatus(s *api.Status) {
 	all := d.plane.Stats()
 	s.Packets = packets(&all)
 	s.Drops = drops(&all)
+}
+
+// mac is the address that uvs has on port i.
+func (d *daemon) mac(i int) packet.MAC {
+	p := d.ports[i]
+	if p.mode == guard.InterfaceMAC && d.resolver != nil {
+		if now := d.resolver.Link(i).MAC; now != (packet.MAC{}) {
+			return now
+		}
+	}
+	return p.mac
 }
 
 func packets(s *dataplane.Stats) api.Packets {

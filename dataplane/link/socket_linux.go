@@ -116,7 +116,8 @@ func (s *Socket) Close() error {
 	return first
 }
 
-// Info says what the link turned out to be. Kind, Slots, SlotSize and Reason can change while it runs.
+// Info says what the link turned out to be. Kind, Slots, SlotSize and Reason can change while it runs, and MAC when Err
+// finds that the interface has got another.
 func (s *Socket) Info() Info {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -156,9 +157,11 @@ func (s *Socket) interfaceErr(fd int) error {
 		return fmt.Errorf("link on %s: %w", s.info.Name, err)
 	}
 	// The kernel sets the bound index to -1 when the interface leaves the namespace.
-	if ll, ok := sa.(*unix.SockaddrLinklayer); !ok || ll.Ifindex != s.info.Index {
+	ll, ok := sa.(*unix.SockaddrLinklayer)
+	if !ok || ll.Ifindex != s.info.Index {
 		return fmt.Errorf("link on %s: %w", s.info.Name, ErrGone)
 	}
+	copy(s.info.MAC[:], ll.Addr[:]) // the interface's of now
 	flags, err := interfaceFlags(fd, s.info.Index)
 	switch {
 	case err == unix.ENODEV:

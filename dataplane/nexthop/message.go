@@ -179,6 +179,7 @@ type kernelLink struct {
 	up    bool
 	// carrier says that there is somebody at the other end. By it the kernel may take routes out without a word.
 	carrier bool
+	mac     packet.MAC // zero if it has none of that kind
 }
 
 // parseLink reads an RTM_NEWLINK or RTM_DELLINK message. ok is false for messages of another family: those of AF_BRIDGE
@@ -196,6 +197,10 @@ func parseLink(b []byte) (l kernelLink, ok bool) {
 			l.name = unix.ByteSliceToString(v)
 		case unix.IFLA_MTU:
 			l.mtu = int(attrUint32(v))
+		case unix.IFLA_ADDRESS:
+			if len(v) == len(l.mac) {
+				l.mac = packet.MAC(v)
+			}
 		}
 	}
 	return l, l.name != ""

@@ -181,6 +181,8 @@ func (r *Resolver) linkChanged(i int, old LinkState, now time.Time) {
 		r.log.Info("interface came back with another index", name, zap.Int("index", s.Index))
 	case !s.Up:
 		r.log.Warn("interface is down", name)
+	case old.MAC != s.MAC && old.Index != 0:
+		r.log.Info("interface has another MAC address", name, zap.Stringer("mac", s.MAC))
 	}
 	for _, n := range r.neigh {
 		if n.key.iface != i {

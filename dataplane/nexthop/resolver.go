@@ -281,6 +281,7 @@ type LinkState struct {
 	Index int // 0: there is no such interface at present
 	MTU   int
 	Up    bool
+	MAC   packet.MAC // the interface's own
 }
 
 // Link returns the state of the interface at a position in Config.Interfaces. A Changed call follows each change.

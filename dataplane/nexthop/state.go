@@ -254,7 +254,7 @@ func (r *Resolver) setLinks(links []kernelLink, now time.Time) bool {
 		r.known[l.index] = l
 		i := slices.IndexFunc(r.cfg.Interfaces, func(in Interface) bool { return in.Name == l.name })
 		if i >= 0 {
-			states[i] = LinkState{Index: l.index, MTU: l.mtu, Up: l.up}
+			states[i] = LinkState{Index: l.index, MTU: l.mtu, Up: l.up, MAC: l.mac}
 			r.position[l.index] = i
 		}
 	}
