@@ -109,6 +109,26 @@ func TestDirectorAnnouncesANewAddress(t *testing.T) {
 	must(t, err)
 }
 
+// Where the host's stack sees the frames too, it is kept off an address before the first of them is taken: when the
+// command that adds the address returns, its guard stands.
+func TestHostIsKeptOffANewAddressAtOnce(t *testing.T) {
+	modes(t, func(t *testing.T, cfg rigConfig) {
+		cfg.VIPs, cfg.Bare, cfg.IPForward, cfg.Args = 40, true, true, []string{"--mac", "interface"}
+		r := newRig(t, cfg)
+		for _, vip := range r.VIPs {
+			r.restore(r.rules(vip, "rr")...)
+			if state := strings.Join(stateOf(t, r.Directors[0]), "\n"); !strings.Contains(state, "Dst: "+vip.String()+"/32") {
+				t.Fatalf("%v is served and the host not kept off it:\n%s", vip, state)
+			}
+		}
+		r.adm("-C")
+		eventually(t, "the host is let at what is no longer served", func() (bool, any) {
+			state := strings.Join(stateOf(t, r.Directors[0]), "\n")
+			return !strings.Contains(state, "Dst: "+r.VIP().String()+"/32"), state
+		})
+	})
+}
+
 func TestDirectorAnswersEcho(t *testing.T) {
 	for _, offloadsOff := range []bool{false, true} {
 		modes(t, func(t *testing.T, cfg rigConfig) {

@@ -180,3 +180,13 @@ func modes(t *testing.T, test func(t *testing.T, cfg rigConfig)) {
 		})
 	}
 }
+
+// methods runs a test by DR, by TUN and by NAT.
+func methods(t *testing.T, test func(t *testing.T, cfg rigConfig)) {
+	t.Helper()
+	for _, cfg := range []rigConfig{{}, {TUN: true}, {NAT: true}} {
+		t.Run(map[bool]string{true: "TUN", false: map[bool]string{false: "DR", true: "NAT"}[cfg.NAT]}[cfg.TUN], func(t *testing.T) {
+			test(t, cfg)
+		})
+	}
+}
