@@ -44,6 +44,10 @@ func (b *Builder) Frame(s *Step) (wire int, frame []byte, err error) {
 		frame, err = hex.DecodeString(s.Hex)
 		return wire, frame, err
 	}
+	if isIPv6(s.C) || isIPv6(s.Src) {
+		frame, err = b.frame6(s, wire)
+		return wire, frame, err
+	}
 	id := b.id
 	if s.IPID != nil {
 		id = *s.IPID
@@ -221,7 +225,7 @@ func ethernet(dst, src packet.MAC, body []byte) []byte {
 }
 
 func checksum(src, dst netip.Addr, proto uint8, b []byte) uint16 {
-	s := packet.Pseudo4(packet.AddrFrom(src).V4(), packet.AddrFrom(dst).V4(), proto, len(b))
+	s := packet.AddrFrom(src).Sum() + packet.AddrFrom(dst).Sum() + uint64(proto) + uint64(len(b))
 	return ^packet.Fold(packet.Sum(b, s))
 }
 

@@ -28,10 +28,12 @@ func Describe(s Sent) Described {
 	switch binary.BigEndian.Uint16(s.Frame[12:]) {
 	case packet.EtherIPv4:
 		describeIP(d, s.Frame[14:], 0)
+	case packet.EtherIPv6:
+		describeIPv6(d, s.Frame[14:], 0)
 	case packet.EtherARP:
-		d["arp"] = hex.EncodeToString(s.Frame[14:42])
+		d["arp"] = hexOf(s.Frame[14:42])
 	default:
-		d["raw"] = hex.EncodeToString(s.Frame[14:])
+		d["raw"] = hexOf(s.Frame[14:])
 	}
 	return d
 }
@@ -53,7 +55,7 @@ func station(m packet.MAC) string {
 // describeIP adds an IPv4 packet to d; one quoted in an ICMP error (depth above 0) may be cut short.
 func describeIP(d Described, b []byte, depth int) {
 	if len(b) < 20 || b[0]>>4 != 4 {
-		d["raw"] = hex.EncodeToString(b)
+		d["raw"] = hexOf(b)
 		return
 	}
 	ihl, total := int(b[0]&15)*4, int(binary.BigEndian.Uint16(b[2:]))
@@ -81,29 +83,8 @@ func describeIP(d Described, b []byte, depth int) {
 	}
 	whole := frag&0x3fff == 0
 	switch {
-	case proto == packet.ProtoTCP && len(p) >= 8:
-		d["sport"], d["dport"] = int(binary.BigEndian.Uint16(p)), int(binary.BigEndian.Uint16(p[2:]))
-		d["seq"] = int(binary.BigEndian.Uint32(p[4:]))
-		if len(p) >= 20 {
-			d["ack"], d["fl"] = int(binary.BigEndian.Uint32(p[8:])), flagNames(p[13])
-			d["win"] = int(binary.BigEndian.Uint16(p[14:]))
-			if n := int(p[12]>>4) * 4; len(p) > n {
-				d["data"] = len(p) - n
-			}
-			if whole && depth == 0 {
-				d["csum"] = okBad(checksum(src, dst, proto, p) == 0)
-			}
-		}
-	case proto == packet.ProtoUDP && len(p) >= 8:
-		n := int(binary.BigEndian.Uint16(p[4:]))
-		d["sport"], d["dport"], d["data"] = int(binary.BigEndian.Uint16(p)), int(binary.BigEndian.Uint16(p[2:])), n-8
-		if whole && (depth == 0 || len(p) >= n) {
-			if p[6] == 0 && p[7] == 0 {
-				d["csum"] = "none"
-			} else {
-				d["csum"] = okBad(checksum(src, dst, proto, p[:min(n, len(p))]) == 0)
-			}
-		}
+	case proto == packet.ProtoTCP, proto == packet.ProtoUDP:
+		describeL4(d, src, dst, proto, p, whole && (depth == 0 || proto == packet.ProtoUDP && len(p) >= 8 && len(p) >= int(binary.BigEndian.Uint16(p[4:]))))
 	case proto == packet.ProtoICMP && len(p) >= 8:
 		d["icmp"] = fmt.Sprintf("%d/%d", p[0], p[1])
 		if whole && depth == 0 {
@@ -123,6 +104,40 @@ func describeIP(d Described, b []byte, depth int) {
 		d["inner"] = inner
 	}
 }
+
+// describeL4 adds what TCP and UDP headers say to d, and whether their checksum is right if summed asks so.
+func describeL4(d Described, src, dst netip.Addr, proto uint8, p []byte, summed bool) {
+	if len(p) < 8 {
+		return
+	}
+	d["sport"], d["dport"] = int(binary.BigEndian.Uint16(p)), int(binary.BigEndian.Uint16(p[2:]))
+	if proto == packet.ProtoUDP {
+		n := int(binary.BigEndian.Uint16(p[4:]))
+		d["data"] = n - 8
+		switch {
+		case !summed:
+		case p[6] == 0 && p[7] == 0:
+			d["csum"] = "none"
+		default:
+			d["csum"] = okBad(checksum(src, dst, proto, p[:min(n, len(p))]) == 0)
+		}
+		return
+	}
+	d["seq"] = int(binary.BigEndian.Uint32(p[4:]))
+	if len(p) < 20 {
+		return
+	}
+	d["ack"], d["fl"] = int(binary.BigEndian.Uint32(p[8:])), flagNames(p[13])
+	d["win"] = int(binary.BigEndian.Uint16(p[14:]))
+	if n := int(p[12]>>4) * 4; len(p) > n {
+		d["data"] = len(p) - n
+	}
+	if summed {
+		d["csum"] = okBad(checksum(src, dst, proto, p) == 0)
+	}
+}
+
+func hexOf(b []byte) string { return hex.EncodeToString(b) }
 
 func flagNames(f uint8) string {
 	var s strings.Builder
@@ -158,7 +173,7 @@ func Briefly(s *Step, out []Sent) Brief {
 	num := func(k string) int { v, _ := d[k].(int); return v }
 	if out[0].Wire == 1 {
 		switch virtual, _ := netip.ParseAddrPort(s.V); {
-		case num("proto") == packet.ProtoIPIP:
+		case num("proto") == packet.ProtoIPIP, num("proto") == packet.ProtoIPv6:
 			b = Brief{To: str("dst"), Fwd: "tun"}
 		case s.V != "" && str("dst") == virtual.Addr().String():
 			b = Brief{To: str("eth"), Fwd: "dr"}
@@ -171,6 +186,8 @@ func Briefly(s *Step, out []Sent) Brief {
 		switch {
 		case strings.HasPrefix(str("fl"), "R") && s.Dir != "rs":
 			b = Brief{To: "rst"}
+		case d["icmp6"] != nil:
+			b = Brief{To: "icmp6 " + str("icmp6")}
 		case d["icmp"] != nil:
 			b = Brief{To: "icmp " + str("icmp")}
 		default:

@@ -5,6 +5,7 @@ import (
 	"context"
 	"fmt"
 	"net/netip"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -51,7 +52,7 @@ func NewDirector() (*Director, error) {
 	d.plane, err = dataplane.New(dataplane.Config{
 		Ports: []dataplane.Port{
 			{Name: "cli", MAC: directorClientSide},
-			{Name: "rs", MAC: directorServerSide, Gateways: []netip.Prefix{netip.MustParsePrefix("10.1.0.1/24")}},
+			{Name: "rs", MAC: directorServerSide, Gateways: []netip.Prefix{netip.MustParsePrefix("10.1.0.1/24"), netip.MustParsePrefix("2001:db8:1::1/64")}},
 		},
 		OpenRx: func(_, port int) (link.Link, error) { return d.links[port], nil },
 		OpenTx: func(port int) (link.Link, error) { return d.slow[port], nil },
@@ -64,7 +65,7 @@ func NewDirector() (*Director, error) {
 	d.control = control.New(control.Config{
 		Servers: servers, Connections: conns, Counters: d.plane, Publish: d.plane.Publish, Now: func() int64 { return d.now },
 		IsLocal: func(a netip.Addr) bool {
-			return a.IsLoopback() || a == netip.MustParseAddr("10.9.0.1") || a == netip.MustParseAddr("10.1.0.1")
+			return a.IsLoopback() || slices.Contains([]string{"10.9.0.1", "10.1.0.1", "2001:db8:9::1", "2001:db8:1::1"}, a.String())
 		},
 		Version: api.Version{UVS: "test"},
 	})
@@ -74,13 +75,15 @@ func NewDirector() (*Director, error) {
 
 // routes sets the next hops of the recorded topology.
 func (d *Director) routes() {
-	inside := packet.AddrFrom(addr("10.1.0.1"))
+	inside, inside6 := packet.AddrFrom(addr("10.1.0.1")), packet.AddrFrom(addr("2001:db8:1::1"))
 	d.route("0.0.0.0/0", nexthop.Hop{Iface: 0, Dst: clientGateway, MTU: d.mtu[0], Source: packet.AddrFrom(addr("10.9.0.1"))})
 	d.route("10.2.0.0/16", nexthop.Hop{Iface: 1, Dst: serverRouter, MTU: d.mtu[1], Source: inside})
 	for n := range byte(20) {
 		rip := netip.AddrFrom4([4]byte{10, 1, 0, 11 + n})
 		d.route(netip.PrefixFrom(rip, 32).String(), nexthop.Hop{Iface: 1, Dst: serverMAC(11 + n), MTU: d.mtu[1], Source: inside})
+		d.route(fmt.Sprintf("2001:db8:1::%d/128", 11+n), nexthop.Hop{Iface: 1, Dst: serverMAC(11 + n), MTU: d.mtu[1], Source: inside6})
 	}
+	d.route("::/0", nexthop.Hop{Iface: 0, Dst: clientGateway, MTU: d.mtu[0], Source: packet.AddrFrom(addr("2001:db8:9::1"))})
 }
 
 func (d *Director) route(prefix string, hop nexthop.Hop) {
@@ -103,13 +106,28 @@ func (d *Director) drain() (out []Sent) {
 	for _, side := range [][2]*link.Mem{d.links, d.slow} {
 		for wire, l := range side {
 			for _, f := range l.Sent() {
-				if f = f[packet.VnetLen:]; (*packet.Eth)(f).Type() != packet.EtherARP {
+				if f = f[packet.VnetLen:]; !neighbourhood(f) {
 					out = append(out, Sent{wire, f})
 				}
 			}
 		}
 	}
 	return out
+}
+
+// neighbourhood says that a frame is ARP, neighbour discovery or a report of multicast listeners.
+func neighbourhood(frame []byte) bool {
+	var p packet.Packet
+	switch (*packet.Eth)(frame).Type() {
+	case packet.EtherARP:
+		return true
+	case packet.EtherIPv6:
+		if packet.Decode(frame, &p) == packet.NoFault && p.IsICMP() {
+			t := p.ICMP().Type()
+			return t >= packet.ICMP6RouterSolicit && t < packet.ICMP6Redirect || t == packet.ICMP6ListenerReport2
+		}
+	}
+	return false
 }
 
 // Pass lets time pass, a tenth of a second at a time, so that timers are late by no more.
@@ -141,7 +159,7 @@ func (d *Director) Counts() (map[string][][]any, error) {
 	}
 	counts := make(map[string][][]any)
 	for _, s := range services {
-		name := fmt.Sprintf("%s %s:%d", strings.ToUpper(s.Protocol), s.Address, s.Port)
+		name := fmt.Sprintf("%s %v", strings.ToUpper(s.Protocol), netip.AddrPortFrom(s.Address, s.Port))
 		if s.FWMark != 0 {
 			name = fmt.Sprintf("FWM %d", s.FWMark)
 		}
@@ -182,6 +200,9 @@ func (d *Director) Sysctl(name string, v int) error {
 
 // Shell does what a recorded shell command did to the director's surroundings.
 func (d *Director) Shell(line string) error {
+	if strings.Contains(line, "ip -6 ") {
+		return nil // gives the recorded host the IPv6 addresses and routes that routes has
+	}
 	for command := range strings.SplitSeq(line, ";") {
 		if err := d.shell(strings.Fields(command)); err != nil {
 			return fmt.Errorf("%q: %w", command, err)

@@ -158,6 +158,7 @@ func (r *run) frames(i int, s *Step, out []Sent) {
 			delete(m, "hex")
 			if made {
 				delete(m, "id")
+				delete(m, "flow")
 			}
 			delete(m, "eth")
 		}
@@ -178,8 +179,9 @@ func (r *run) frames(i int, s *Step, out []Sent) {
 func isMade(d Described) bool {
 	fl, _ := d["fl"].(string)
 	icmp, _ := d["icmp"].(string)
+	icmp6, _ := d["icmp6"].(string)
 	tos, _ := d["tos"].(float64)
-	return strings.HasPrefix(fl, "R") && d["if"] == "cli" || d["proto"] == float64(4) ||
+	return strings.HasPrefix(fl, "R") && d["if"] == "cli" || d["proto"] == float64(4) || icmp6 != "" && d["hlim"] == float64(64) ||
 		icmp != "" && int(tos)&^0x1e == 0xc0 || icmp == "0/0"
 }
 

@@ -39,6 +39,7 @@ type Step struct {
 	Payload *string `json:"payload"`
 	TTL     *uint8  `json:"ttl"`
 	TOS     uint8   `json:"tos"`
+	Flow    uint32  `json:"flow"`
 	DF      *int    `json:"df"`
 	Seq     *uint32 `json:"seq"`
 	Ack     *uint32 `json:"ack"`
