@@ -15,7 +15,7 @@ func (w *path) reply(q *port, p *packet.Packet, b []byte) {
 
 // answerTimeExceeded tells p's sender that its time to live ran out on the way.
 func (w *path) answerTimeExceeded(q *port, p *packet.Packet, from packet.Addr) Verdict {
-	if v := w.mayError(p, DropTTL); v != verdictNone {
+	if v := w.mayError(p, from, DropTTL); v != verdictNone {
 		return v
 	}
 	w.reply(q, p, forward.TimeExceeded(w.answer(), p, from))
@@ -25,17 +25,17 @@ func (w *path) answerTimeExceeded(q *port, p *packet.Packet, from packet.Addr) V
 // answerUnreachable tells p's sender that it cannot go on; otherwise is the verdict if it must not be told. mtu goes with
 // packet.ICMPCodeFragNeeded.
 func (w *path) answerUnreachable(q *port, p *packet.Packet, code uint8, mtu int, from packet.Addr, otherwise Verdict) Verdict {
-	if v := w.mayError(p, otherwise); v != verdictNone {
+	if v := w.mayError(p, from, otherwise); v != verdictNone {
 		return v
 	}
 	w.reply(q, p, forward.Unreachable(w.answer(), p, code, mtu, from))
 	return AnsweredICMP
 }
 
-// mayError says that an ICMP error about p may be sent now, by verdictNone.
-func (w *path) mayError(p *packet.Packet, otherwise Verdict) Verdict {
+// mayError says that an ICMP error about p may be sent now, by verdictNone. It takes an address of ours to send it from.
+func (w *path) mayError(p *packet.Packet, from packet.Addr, otherwise Verdict) Verdict {
 	switch {
-	case !forward.MayAnswer(p):
+	case !forward.MayAnswer(p), from.IsZero():
 		return otherwise
 	case !w.errors.Allow(w.now):
 		return DropRateLimit
@@ -64,19 +64,27 @@ func (w *path) refuse(q *port, f *link.Frame) Verdict {
 	return AnsweredReset
 }
 
-// ownAddr is the address of ours that an ICMP error to a station on q's segment bears: the gateway address there, or else.
+// ownAddr is the address of ours that an ICMP error to a station on q's segment bears: the gateway address there of
+// otherwise's family, or else otherwise.
 func (w *path) ownAddr(q *port, otherwise packet.Addr) packet.Addr {
-	if len(q.gateways) > 0 {
-		return q.gateways[0].addr
+	for _, g := range q.gateways {
+		if g.addr.Is4() == otherwise.Is4() {
+			return g.addr
+		}
 	}
 	return otherwise
 }
 
-// routerAddr is ownAddr for packets that we merely route: on a segment without gateway address, that of another one. It is
-// only asked for where there is one.
-func (w *path) routerAddr(q *port) packet.Addr {
-	for i := 0; len(q.gateways) == 0 && i < len(w.ports); i++ {
-		q = &w.ports[i]
+// routerAddr is ownAddr for packets to or from a that we merely route: on a segment without gateway address, that of another
+// one; the zero Addr if there is none of that family.
+func (w *path) routerAddr(q *port, a packet.Addr) packet.Addr {
+	if own := w.ownAddr(q, a); own != a {
+		return own
 	}
-	return w.ownAddr(q, packet.Addr{})
+	for i := range w.ports {
+		if own := w.ownAddr(&w.ports[i], a); own != a {
+			return own
+		}
+	}
+	return packet.Addr{}
 }

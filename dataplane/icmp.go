@@ -14,21 +14,25 @@ import (
 func (w *path) icmp(q *port, f *link.Frame) Verdict {
 	p := &w.pkt
 	h := p.ICMP()
+	isError, echo := h.IsError(), uint8(packet.ICMPEcho)
+	if !p.Is4() {
+		isError, echo = h.IsError6(), packet.ICMP6Echo
+	}
 	switch {
-	case h.Type() == packet.ICMPEcho && w.owns(q, p.Dst) && !w.owns(q, p.Src):
+	case h.Type() == echo && w.owns(q, p.Dst) && !w.owns(q, p.Src):
 		if !forward.EchoReply(p, f.Vnet()) {
 			return DropICMP
 		}
 		w.sendBack(q, f, p)
 		return AnsweredEcho
-	case h.IsError() && !forward.ChecksumOK(p, f.Vnet()):
+	case isError && !forward.ChecksumOK(p, f.Vnet()):
 		return DropICMP // as IPVS does for every method
-	case h.IsError() && !w.idle():
+	case isError && !w.idle():
 		quote := p.Frame[p.L4+packet.ICMPLen:]
 		if v := w.tunnelError(h, quote); v != verdictNone {
 			return v
 		}
-		if packet.DecodeQuoted(quote, &w.quoted) && w.quoted.Is4() {
+		if packet.DecodeQuoted(quote, &w.quoted) && w.quoted.Is4() == p.Is4() {
 			if v, ours := w.icmpError(q, f); ours {
 				return v
 			}
@@ -85,7 +89,7 @@ func (w *path) errorToServer(q *port, f *link.Frame, p *packet.Packet, c *conntr
 	if v := w.fits(q, f, p, hop.MTU, c.Virtual); v != verdictNone {
 		return v
 	}
-	p.IPv4().DecTTL()
+	p.DecTTL()
 	switch c.Method {
 	case service.Route:
 	case service.Masq:
@@ -113,7 +117,7 @@ func (w *path) errorToClient(q *port, f *link.Frame, p *packet.Packet, c *conntr
 		return v
 	}
 	forward.NATErrorOut(p, f.Vnet(), &w.quoted, c.Virtual, c.VirtualPort)
-	p.IPv4().DecTTL()
+	p.DecTTL()
 	return w.transmit(f, p, hop, ForwardedICMP)
 }
 

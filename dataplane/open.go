@@ -145,11 +145,19 @@ func templateKey(vs *service.VirtualService, f *packet.Flow) conntrack.TemplateK
 	}
 	switch {
 	case vs.Mark != 0:
-		k.Proto, k.Virtual = 0, packet.AddrFrom4(vs.Mark)
+		k.Proto, k.Virtual = 0, markAddr(vs.Mark, f.Src.Is4())
 	case vs.Addr.Port() != ftpPort:
 		k.VirtualPort = vs.Addr.Port()
 	}
 	return k
+}
+
+// markAddr is a mark in an address's place, as the kernel puts it there: in the first four bytes of either family's.
+func markAddr(mark uint32, is4 bool) packet.Addr {
+	if is4 {
+		return packet.AddrFrom4(mark)
+	}
+	return packet.AddrFromWords(uint64(mark)<<32, 0)
 }
 
 const ftpPort = 21
@@ -177,7 +185,7 @@ func (w *path) unavailable(q *port, f *link.Frame, vs *service.VirtualService) V
 
 // isElsewhere says that a is another station's unicast address.
 func (w *path) isElsewhere(q *port, a packet.Addr) bool {
-	if w.owns(q, a) || a.Is4() && a.V4()>>28 >= 0xe {
+	if w.owns(q, a) || isGroup(a) {
 		return false
 	}
 	_, status := w.plane.cfg.NextHops.Lookup(a)

@@ -143,9 +143,10 @@ func (w *path) ip(q *port, f *link.Frame, k *conntrack.Key) Verdict {
 	p := &w.pkt
 	switch p.Proto {
 	case packet.ProtoTCP, packet.ProtoUDP, packet.ProtoSCTP:
-	case packet.ProtoICMP:
-		return w.icmp(q, f)
 	default:
+		if p.IsICMP() {
+			return w.icmp(q, f)
+		}
 		return w.other(q, f)
 	}
 	if w.idle() {
@@ -178,7 +179,7 @@ func (w *path) ip(q *port, f *link.Frame, k *conntrack.Key) Verdict {
 		}
 	}
 	if w.table.Settings.NATICMPSend && w.table.IsNATServer(&p.Flow) && p.TCPFlags&packet.TCPRst == 0 && p.TTL > 1 {
-		p.IPv4().DecTTL() // as the host has when it comes to IPVS
+		p.DecTTL() // as the host has when it comes to IPVS
 		return w.answerUnreachable(q, p, packet.ICMPCodePort, 0, w.ownAddr(q, p.Dst), DropNoConn)
 	}
 	return w.stray(q, f)
@@ -229,7 +230,7 @@ func (w *path) deliver(q *port, f *link.Frame, p *packet.Packet, c *conntrack.Co
 	if c.Method == service.Tunnel {
 		mtu = w.tunnelMTU(c, hop)
 	}
-	p.IPv4().DecTTL()                                            // before a fragmentation-needed quotes it, as in the kernel
+	p.DecTTL()                                                   // before a fragmentation-needed quotes it, as in the kernel
 	if c.Method != service.Tunnel || w.table.Settings.PMTUDisc { // else the outer packet is fragmented
 		if v := w.fits(q, f, p, mtu, c.Virtual); v != verdictNone {
 			return v
@@ -277,7 +278,7 @@ func (w *path) deliverOut(q *port, f *link.Frame, p *packet.Packet, c *conntrack
 		return v
 	}
 	forward.NATOut(p, f.Vnet(), c.Virtual, c.VirtualPort)
-	p.IPv4().DecTTL()
+	p.DecTTL()
 	return w.transmit(f, p, hop, Replied)
 }
 
@@ -317,7 +318,7 @@ func (w *path) fits(q *port, f *link.Frame, p *packet.Packet, mtu int, from pack
 	case v.GSOType() != packet.GSONone:
 		n = segmentLen(p, v) // a super-frame is judged by its segments
 	}
-	if n <= mtu || !p.IPv4().DF() {
+	if n <= mtu || p.MayFragment() {
 		return verdictNone
 	}
 	return w.answerUnreachable(q, p, packet.ICMPCodeFragNeeded, mtu, from, DropTooBig)

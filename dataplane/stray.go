@@ -55,7 +55,12 @@ func (w *path) foreign(q *port, f *link.Frame) Verdict {
 
 // isGroup says that a is no single host's: multicast, the limited broadcast, or reserved. Such a packet may come in a frame
 // to our own MAC all the same.
-func isGroup(a packet.Addr) bool { return a.Is4() && a.V4()>>28 >= 0xe }
+func isGroup(a packet.Addr) bool {
+	if a.Is4() {
+		return a.V4()>>28 >= 0xe
+	}
+	return a.IsMulticast6()
+}
 
 // isInner says that a lies on a segment of real servers whose gateway we are.
 func (w *path) isInner(a packet.Addr) bool {
@@ -73,15 +78,15 @@ func (w *path) isInner(a packet.Addr) bool {
 func (w *path) route(q *port, f *link.Frame, hop *nexthop.Hop, status nexthop.Status) Verdict {
 	p := &w.pkt
 	if p.TTL <= 1 {
-		return w.answerTimeExceeded(q, p, w.routerAddr(q))
+		return w.answerTimeExceeded(q, p, w.routerAddr(q, p.Dst))
 	}
 	if status != nexthop.Ready {
-		return w.hold(q, f, p, wait{work: sendInner, dst: p.Dst, status: status, from: w.routerAddr(q)})
+		return w.hold(q, f, p, wait{work: sendInner, dst: p.Dst, status: status, from: w.routerAddr(q, p.Dst)})
 	}
-	if v := w.fits(q, f, p, hop.MTU, w.routerAddr(q)); v != verdictNone {
+	if v := w.fits(q, f, p, hop.MTU, w.routerAddr(q, p.Dst)); v != verdictNone {
 		return v
 	}
-	p.IPv4().DecTTL()
+	p.DecTTL()
 	return w.transmit(f, p, hop, InnerForward)
 }
 
@@ -99,8 +104,8 @@ func (w *path) masquerade(q *port, f *link.Frame) Verdict {
 		return DropInner
 	}
 	from := w.masq
-	if from.IsZero() {
-		if from = w.table.LowestVIP(); from.IsZero() {
+	if from.IsZero() || from.Is4() != p.Is4() {
+		if from = w.table.LowestVIP(p.Is4()); from.IsZero() {
 			return DropInner
 		}
 	}

@@ -172,9 +172,6 @@ func (w *worker) admit(q *port, f *link.Frame, p *packet.Packet) (v Verdict, who
 	if fault := packet.Decode(frame, p); fault != packet.NoFault {
 		return faultVerdict[fault], false
 	}
-	if !p.Is4() {
-		return faultVerdict[packet.FaultEtherType], false
-	}
 	if p.Fragment {
 		return w.plane.slow.offer(q.index, f), false
 	}

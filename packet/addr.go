@@ -1,6 +1,7 @@
 package packet
 
 import (
+	"cmp"
 	"encoding/binary"
 	"net/netip"
 )
@@ -49,12 +50,27 @@ func (a Addr) As16() (b [16]byte) {
 // Words returns the two halves of the address, as material for a hash function.
 func (a Addr) Words() (hi, lo uint64) { return a.hi, a.lo }
 
+// AddrFromWords is the reverse of Words.
+func AddrFromWords(hi, lo uint64) Addr { return Addr{hi, lo} }
+
+// IsMulticast6 says that a is an IPv6 multicast address (RFC 4291 section 2.7).
+func (a Addr) IsMulticast6() bool { return a.hi>>56 == 0xff }
+
+// IsLinkLocal6 says that a is an IPv6 address that means something on its own segment alone (RFC 4291 section 2.5.6).
+func (a Addr) IsLinkLocal6() bool { return a.hi>>54 == 0xfe80>>6 }
+
 // Netip is a as the rest of the program has it; the zero Addr gives the invalid netip.Addr.
 func (a Addr) Netip() netip.Addr {
 	if a.IsZero() {
 		return netip.Addr{}
 	}
 	return netip.AddrFrom16(a.As16()).Unmap()
+}
+
+// Compare is negative if a comes before b in numerical order, positive if behind it; IPv4 addresses are among
+// ::ffff:0:0/96.
+func (a Addr) Compare(b Addr) int {
+	return cmp.Or(cmp.Compare(a.hi, b.hi), cmp.Compare(a.lo, b.lo))
 }
 
 // Masked keeps the first bits of the address (0 to 32 for IPv4, 0 to 128 for IPv6) and clears the others.

@@ -240,7 +240,7 @@ func decode6(frame, b []byte, p *Packet) Fault {
 // (RFC 4291 section 2.5.3, 2.7), the unspecified one only in neighbour discovery, and nothing for loopback.
 func fit6(src, dst Addr, proto uint8) bool {
 	switch {
-	case src.hi>>56 == 0xff, src.hi == 0 && (src.lo == 1 || src.lo>>32 == 0xffff), dst.hi == 0 && (dst.lo <= 1 || dst.lo>>32 == 0xffff):
+	case src.IsMulticast6(), src.hi == 0 && (src.lo == 1 || src.lo>>32 == 0xffff), dst.hi == 0 && (dst.lo <= 1 || dst.lo>>32 == 0xffff):
 		return false
 	}
 	return !src.IsZero() || proto == ProtoICMPv6

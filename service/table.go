@@ -24,10 +24,10 @@ type Table struct {
 	byAddr   map[addrKey]*VirtualService
 	byMark   map[markKey]*VirtualService
 	vips     map[packet.Addr]int // services and mark rules that have the address
-	lowest   packet.Addr
-	nat      map[addrKey]bool // NAT real servers, where nat_icmp_send needs them
-	ftp      bool             // a TCP service on port 21 exists
-	portZero bool             // a service on port 0 exists
+	lowest   [2]packet.Addr      // of IPv4, of IPv6
+	nat      map[addrKey]bool    // NAT real servers, where nat_icmp_send needs them
+	ftp      bool                // a TCP service on port 21 exists
+	portZero bool                // a service on port 0 exists
 }
 
 type addrKey struct {
@@ -73,8 +73,8 @@ func NewTable(services []*VirtualService, servers *ServerIndex, generation uint6
 		}
 		t.byAddr[addrKey{addr, port, vs.Proto}] = vs
 		t.vips[addr]++
-		if addr.Is4() && (t.lowest.IsZero() || addr.V4() < t.lowest.V4()) {
-			t.lowest = addr
+		if lowest := &t.lowest[family(addr)]; lowest.IsZero() || addr.Compare(*lowest) < 0 {
+			*lowest = addr
 		}
 		t.ftp = t.ftp || vs.Proto == TCP && port == 21
 		t.portZero = t.portZero || port == 0
@@ -182,5 +182,10 @@ func (t *Table) VIPs(yield func(packet.Addr) bool) {
 	}
 }
 
-// LowestVIP is the lowest IPv4 address that a service by address has, or the zero Addr.
-func (t *Table) LowestVIP() packet.Addr { return t.lowest }
+// LowestVIP is the lowest address of IPv4 or IPv6 that a service by address has, or the zero Addr.
+func (t *Table) LowestVIP(is4 bool) packet.Addr {
+	if is4 {
+		return t.lowest[0]
+	}
+	return t.lowest[1]
+}

@@ -46,7 +46,8 @@ func shiftAck(s *Shift, p *packet.Packet, v *packet.Vnet) {
 // Room is how many bytes Rewrite may need for a frame whose buffer, virtio-net header included, has n.
 func Room(n int) int { return n + 2*maxText + maxHeaders }
 
-// maxHeaders is the longest headers of a segment: virtio-net, Ethernet, IPv4 and TCP with all options.
+// maxHeaders is the longest headers of a segment in second that Room counts on: virtio-net, Ethernet, IP and TCP with all
+// options. A longer chain of IPv6 extension headers makes Rewrite allocate.
 const maxHeaders = packet.VnetLen + packet.EthLen + 60 + 60
 
 // Rewrite makes a copy of a segment with the reply r answered: lengths and checksums follow. buf has Room for it; frame is
@@ -55,9 +56,7 @@ const maxHeaders = packet.VnetLen + packet.EthLen + 60 + 60
 // is better dropped: its checksum is wrong, so that its receiver would do so too, or no IP packet is as long as it became.
 func (r *Reply) Rewrite(buf, frame []byte, p *packet.Packet, mtu int) (first, second []byte, ok bool) {
 	v := (*packet.Vnet)(frame)
-	ip, l4Len := p.IPv4(), len(p.Frame)-p.L4
-	pseudo := func(n int) uint64 { return packet.Pseudo4(ip.Src(), ip.Dst(), packet.ProtoTCP, n) }
-	if !v.NeedsCsum() && packet.Fold(packet.Sum(p.L4Bytes(), pseudo(l4Len))) != 0xffff {
+	if !v.NeedsCsum() && packet.Fold(packet.Sum(p.L4Bytes(), p.Pseudo(packet.ProtoTCP, len(p.Frame)-p.L4))) != 0xffff {
 		return nil, nil, false
 	}
 	grown := r.text.n - (r.end - r.start)
@@ -81,7 +80,9 @@ func (r *Reply) Rewrite(buf, frame []byte, p *packet.Packet, mtu int) (first, se
 	first = first[:whole]
 	h := tcpOf(second, p)
 	h.SetSeq(h.Seq() + uint32(whole-payload))
-	ipOf(second, p).SetID(ip.ID() + 1)
+	if p.Is4() {
+		ipOf(second, p).SetID(p.IPv4().ID() + 1)
+	}
 	h = tcpOf(first, p)
 	h.SetFlags(h.Flags() &^ (packet.TCPPsh | packet.TCPFin))
 	finish(first, p)
@@ -99,11 +100,15 @@ func tcpOf(frame []byte, p *packet.Packet) *packet.TCP {
 
 // finish sets lengths and checksums of a frame made of p's headers and another payload.
 func finish(frame []byte, p *packet.Packet) {
-	ip, h := ipOf(frame, p), tcpOf(frame, p)
-	ip.SetTotalLen(len(frame) - packet.VnetLen - p.L3)
-	packet.FixIPv4Checksum(frame[packet.VnetLen+p.L3:])
+	h, n := tcpOf(frame, p), len(frame)-packet.VnetLen-p.L3
+	if p.Is4() {
+		ipOf(frame, p).SetTotalLen(n)
+		packet.FixIPv4Checksum(frame[packet.VnetLen+p.L3:])
+	} else {
+		(*packet.IPv6)(frame[packet.VnetLen+p.L3:]).SetPayloadLen(n - packet.IPv6Len)
+	}
 	l4 := frame[packet.VnetLen+p.L4:]
-	pseudo := packet.Pseudo4(ip.Src(), ip.Dst(), packet.ProtoTCP, len(l4))
+	pseudo := p.Pseudo(packet.ProtoTCP, len(l4))
 	if (*packet.Vnet)(frame).NeedsCsum() {
 		h.SetChecksum(packet.Fold(pseudo))
 		return
