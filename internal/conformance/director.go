@@ -106,7 +106,7 @@ func (d *Director) drain() (out []Sent) {
 	for _, side := range [][2]*link.Mem{d.links, d.slow} {
 		for wire, l := range side {
 			for _, f := range l.Sent() {
-				if f = f[packet.VnetLen:]; !neighbourhood(f) {
+				if f = f[packet.VnetLen:]; !Neighbourhood(f) {
 					out = append(out, Sent{wire, f})
 				}
 			}
@@ -115,8 +115,8 @@ func (d *Director) drain() (out []Sent) {
 	return out
 }
 
-// neighbourhood says that a frame is ARP, neighbour discovery or a report of multicast listeners.
-func neighbourhood(frame []byte) bool {
+// Neighbourhood says that a frame is ARP, neighbour discovery or a report of multicast listeners.
+func Neighbourhood(frame []byte) bool {
 	var p packet.Packet
 	switch (*packet.Eth)(frame).Type() {
 	case packet.EtherARP:
@@ -216,7 +216,7 @@ func (d *Director) shell(f []string) error {
 	switch {
 	case len(f) == 2 && f[0] == "set":
 		return nil
-	case len(f) == 11 && f[0] == "iptables-legacy" && f[9] == "--set-mark":
+	case len(f) == 11 && (f[0] == "iptables-legacy" || f[0] == "ip6tables-legacy") && f[9] == "--set-mark":
 		return d.mark(f[10], f[6])
 	case len(f) == 8 && f[0] == "ip" && f[1] == "route" && f[3] == "local":
 		return nil // makes the recorded host take the packets; uvs takes what comes to its MAC address
@@ -245,10 +245,15 @@ func (d *Director) mark(mark, dst string) error {
 	if err != nil {
 		return err
 	}
-	if !strings.Contains(dst, "/") {
-		dst += "/32"
+	network, err := netip.ParsePrefix(dst)
+	if err != nil {
+		a, err := netip.ParseAddr(dst)
+		if err != nil {
+			return err
+		}
+		network = netip.PrefixFrom(a, a.BitLen())
 	}
-	rule := &api.MarkRule{Mark: uint32(n), Dst: netip.MustParsePrefix(dst)}
+	rule := &api.MarkRule{Mark: uint32(n), Dst: network}
 	reply, err := d.control.Change(context.Background(), &api.ChangeRequest{
 		Ops: []api.Op{{Kind: api.AddMarkRule, MarkRule: rule}}, OnError: api.Atomic,
 	})

@@ -181,7 +181,7 @@ func isMade(d Described) bool {
 	icmp, _ := d["icmp"].(string)
 	icmp6, _ := d["icmp6"].(string)
 	tos, _ := d["tos"].(float64)
-	return strings.HasPrefix(fl, "R") && d["if"] == "cli" || d["proto"] == float64(4) || icmp6 != "" && d["hlim"] == float64(64) ||
+	return strings.HasPrefix(fl, "R") && d["if"] == "cli" || d["proto"] == float64(4) || d["proto"] == float64(41) || icmp6 != "" && d["hlim"] == float64(64) ||
 		icmp != "" && int(tos)&^0x1e == 0xc0 || icmp == "0/0"
 }
 

@@ -15,7 +15,7 @@ var methods = []string{"-g", "-m", "-i"}
 
 // virtual is a virtual service of a sequence.
 type virtual struct {
-	flag, name string // as ipvsadm has them: -t 10.9.0.100:10000
+	flag, name string // as ipvsadm has them: -t 10.9.0.100:10000; the name of an IPv6 service by mark has its -6
 	tcp, udp   bool   // what it may get: a mark gets both
 	addresses  []string
 	options    string // what -A and -E get beside the scheduler
@@ -28,6 +28,7 @@ type virtual struct {
 type server struct {
 	address, method string
 	present         bool
+	foreign         bool // of the other family than its service
 }
 
 // flow is a client's connection: what the generator knows of it.
@@ -42,6 +43,7 @@ type flow struct {
 type generator struct {
 	*rand.Rand
 	index    int
+	family   family
 	trace    *trace
 	services []*virtual
 	flows    []*flow
@@ -54,12 +56,16 @@ func generate(seed uint64, index int) *generator {
 	g := &generator{Rand: rand.New(rand.NewPCG(seed, uint64(index))), index: index}
 	g.trace = &trace{
 		Name: fmt.Sprintf("oracle-%d-%d", seed, index), Seed: seed, Detail: "hex", Gap: 0.0001, Sysctl: map[string]int{},
-		Clients: fmt.Sprintf("172.%d.%d.0/24", 16+index>>8&15, index&255), SetupSh: []string{}, Setup: []string{},
+		SetupSh: []string{}, Setup: []string{},
 	}
+	if index%3 == 2 {
+		g.family = ipv6
+	}
+	g.trace.Clients = g.family.clients(index)
 	g.settings()
 	for i := range 3 {
 		// The kernel's host has these addresses whatever ip_vs does and answers for them; uvs has them as long as a service does.
-		g.trace.Setup = append(g.trace.Setup, fmt.Sprintf("-A -t 10.9.0.%d:9 -s rr", 100+i))
+		g.trace.Setup = append(g.trace.Setup, fmt.Sprintf("-A -t %s -s rr", g.family.vip(i, 9)))
 	}
 	method := methods[(index/len(schedulers))%len(methods)]
 	for i := range 1 + g.IntN(3) {
@@ -71,9 +77,12 @@ func generate(seed uint64, index int) *generator {
 		g.services = append(g.services, v)
 		g.trace.Setup = append(g.trace.Setup, g.add(v))
 		for j := range 1 + g.IntN(6) {
-			s := &server{address: g.serverAddress(v, 11+3*i+j), method: method}
-			if g.chance(25) {
+			s := &server{address: g.serverAddress(v, g.family, 11+3*i+j), method: method}
+			switch {
+			case g.chance(25):
 				s.method = pick(g, methods)
+			case g.chance(10): // nothing but a tunnel leads to the other family
+				s = &server{address: g.serverAddress(v, !g.family, 11+3*i+j), method: "-i", foreign: true}
 			}
 			v.servers = append(v.servers, s)
 			g.trace.Setup = append(g.trace.Setup, g.server("-a", v, s))
@@ -105,16 +114,24 @@ func pick[T any](g *generator, list []T) T { return list[g.IntN(len(list))] }
 // earlier sequence's.
 func (g *generator) service(i int) *virtual {
 	v := &virtual{scheduler: pick(g, schedulers)}
-	vip := fmt.Sprintf("10.9.0.%d:%d", 100+i, 10000+(g.index*3+i)%50000)
+	vip := g.family.vip(i, 10000+(g.index*3+i)%50000)
 	// Schedulers by destination need more than one destination.
 	marked := i == 0 && g.chance(map[bool]int{true: 70, false: 15}[slices.Contains([]string{"dh", "lblc", "lblcr"}, schedulers[g.index%len(schedulers)])])
 	switch {
 	case marked:
 		mark := fmt.Sprint(1 + g.index)
 		v.flag, v.name, v.tcp, v.udp = "-f", mark, true, true
-		g.trace.SetupSh = append(g.trace.SetupSh, "iptables-legacy -t mangle -A PREROUTING -d 198.18.0.0/15 -j MARK --set-mark "+mark)
+		tables, network := "iptables-legacy", "198.18.0.0/15"
+		if g.family == ipv6 {
+			v.name, tables, network = mark+" -6", "ip6tables-legacy", "2001:db8:aaaa::/48"
+		}
+		g.trace.SetupSh = append(g.trace.SetupSh, tables+" -t mangle -A PREROUTING -d "+network+" -j MARK --set-mark "+mark)
 		for range 2 + g.IntN(10) {
-			v.addresses = append(v.addresses, fmt.Sprintf("198.%d.%d.%d:%d", 18+g.IntN(2), g.IntN(256), 1+g.IntN(250), pick(g, []int{80, 443})))
+			address := fmt.Sprintf("198.%d.%d.%d", 18+g.IntN(2), g.IntN(256), 1+g.IntN(250))
+			if g.family == ipv6 {
+				address = fmt.Sprintf("[2001:db8:aaaa:%x::%x]", g.IntN(1<<16), 1+g.IntN(1<<16-1))
+			}
+			v.addresses = append(v.addresses, fmt.Sprintf("%s:%d", address, pick(g, []int{80, 443})))
 		}
 	case g.chance(30):
 		v.flag, v.name, v.udp, v.addresses = "-u", vip, true, []string{vip}
@@ -132,7 +149,11 @@ func (g *generator) options(v *virtual) string {
 	case g.chance(20):
 		o = append(o, "-p", pick(g, []string{"60", "300", "1000"}))
 		if g.chance(40) {
-			o = append(o, "-M", pick(g, []string{"255.255.255.0", "255.255.255.240", "255.255.255.252"}))
+			masks := []string{"255.255.255.0", "255.255.255.240", "255.255.255.252"}
+			if g.family == ipv6 {
+				masks = []string{"64", "122", "126"}
+			}
+			o = append(o, "-M", pick(g, masks))
 		}
 	case v.flag == "-u" && g.chance(30):
 		o = append(o, "-o")
@@ -148,12 +169,12 @@ func (g *generator) add(v *virtual) string {
 	return strings.TrimSpace(fmt.Sprintf("-A %s %s -s %s %s", v.flag, v.name, v.scheduler, v.options))
 }
 
-func (g *generator) serverAddress(v *virtual, n int) string {
-	host := fmt.Sprintf("10.1.0.%d", n)
+func (g *generator) serverAddress(v *virtual, f family, n int) string {
+	host := f.server(n)
 	if v.flag == "-f" {
 		return host
 	}
-	_, port, _ := strings.Cut(v.name, ":")
+	port := v.name[strings.LastIndexByte(v.name, ':')+1:]
 	if g.chance(50) {
 		port = pick(g, []string{"8080", "8081"}) // kept by NAT alone
 	}
@@ -216,7 +237,7 @@ func (g *generator) observe(s step) {
 		return
 	}
 	if to, _ := s["to"].(string); s["fwd"] == "nat" {
-		f.server = to
+		f.server = bracketed(to)
 	}
 }
 
@@ -232,7 +253,7 @@ func (g *generator) command() string {
 	s := pick(g, v.servers)
 	// The kernel keeps one route for a server, whatever the method it was looked up for, and the others' don't serve DR: a DR
 	// connection whose server became another method's has its packets sent to where the VIP would be. Nothing to imitate.
-	if s.method != "-g" && g.chance(8) {
+	if s.method != "-g" && !s.foreign && g.chance(8) {
 		s.method = pick(g, []string{"-m", "-i"})
 	}
 	switch n := g.IntN(100); {
@@ -247,7 +268,7 @@ func (g *generator) command() string {
 		}
 		return g.server("-a", v, s)
 	case n < 80:
-		s = &server{address: g.serverAddress(v, 11+g.IntN(20)), method: s.method}
+		s = &server{address: g.serverAddress(v, g.family != family(s.foreign), 11+g.IntN(20)), method: s.method, foreign: s.foreign}
 		if i := slices.IndexFunc(v.servers, func(o *server) bool { return o.address == s.address }); i >= 0 {
 			return g.server("-e", v, v.servers[i])
 		}

@@ -69,7 +69,7 @@ var defaults = map[string]int{
 // record clears the machine of what the last sequence left, except its connections, and sets it up for the trace.
 func (m *machine) record(t *trace) (*recorder, error) {
 	var script strings.Builder
-	script.WriteString("set -e; ipvsadm -C; ipvsadm --set 900 120 300; iptables-legacy -t mangle -F PREROUTING\n")
+	script.WriteString("set -e; ipvsadm -C; ipvsadm --set 900 120 300; iptables-legacy -t mangle -F PREROUTING; ip6tables-legacy -t mangle -F PREROUTING\n")
 	for name, v := range defaults {
 		if set, ok := t.Sysctl[name]; ok {
 			v = set
@@ -118,7 +118,7 @@ func (r *recorder) run(s step) error {
 		}
 		return err
 	case s["conns"] != nil:
-		text, err := r.m.read("/proc/net/ip_vs_conn", fmt.Sprintf(" %X", r.clients.Addr().AsSlice()[:3]))
+		text, err := r.m.read("/proc/net/ip_vs_conn", procName(r.clients))
 		if err == nil {
 			s["conns"], err = conns(text, r.clients)
 		}
@@ -194,7 +194,7 @@ func counts(text string) (map[string][][]any, error) {
 			service = fmt.Sprintf("FWM %d", mark)
 			all[service] = [][]any{}
 		case "->":
-			a, err := hexAddrPort(f[1])
+			a, err := procPair(f[1])
 			if err != nil {
 				return nil, err
 			}
@@ -208,7 +208,7 @@ func counts(text string) (map[string][][]any, error) {
 			}
 			all[service] = append(all[service], row)
 		default:
-			a, err := hexAddrPort(f[1])
+			a, err := procPair(f[1])
 			if err != nil {
 				return nil, err
 			}
@@ -229,7 +229,7 @@ func conns(text string, clients netip.Prefix) ([][]any, error) {
 		}
 		row := []any{f[0]}
 		for i := 1; i < 7; i += 2 {
-			a, err := hexAddrPort(f[i] + ":" + f[i+1])
+			a, err := procAddrPort(f[i], f[i+1])
 			if err != nil {
 				return nil, err
 			}
@@ -245,13 +245,4 @@ func conns(text string, clients netip.Prefix) ([][]any, error) {
 		list = append(list, append(row, f[7], left))
 	}
 	return list, nil
-}
-
-// hexAddrPort reads the eight and four hexadecimal digits that an address and its port are in /proc.
-func hexAddrPort(s string) (string, error) {
-	b, err := hex.DecodeString(strings.Replace(s, ":", "", 1))
-	if err != nil || len(b) != 6 {
-		return "", fmt.Errorf("%q is no IPv4 address with a port", s)
-	}
-	return netip.AddrPortFrom(netip.AddrFrom4([4]byte(b)), uint16(b[4])<<8|uint16(b[5])).String(), nil
 }

@@ -192,9 +192,12 @@ cd /proc/sys/net/ipv4
 echo 1 >ip_forward
 for i in conf/*; do echo 0 >$i/rp_filter; echo 0 >$i/send_redirects; done
 echo 0 >icmp_ratelimit; echo 100000 >icmp_msgs_per_sec; echo 100000 >icmp_msgs_burst
-if [ -d /proc/sys/net/ipv6 ]; then
-	for i in /proc/sys/net/ipv6/conf/*; do echo 1 >$i/disable_ipv6; done
-fi
+for i in vec0 vec1; do
+	ip link set $i addrgenmode none
+	cd /proc/sys/net/ipv6/conf/$i
+	echo 0 >accept_dad; echo 0 >router_solicitations; echo 0 >disable_ipv6
+done
+echo 1 >/proc/sys/net/ipv6/conf/all/forwarding; echo 0 >/proc/sys/net/ipv6/icmp/ratelimit
 ip link set lo up
 for a in 10.9.0.1/24 10.9.0.100/32 10.9.0.101/32 10.9.0.102/32; do ip addr add $a dev vec0; done
 ip addr add 10.1.0.1/24 dev vec1
@@ -205,9 +208,15 @@ ip neigh replace 10.9.0.254 lladdr 02:00:00:00:09:fe dev vec0 nud permanent
 ip route add default via 10.9.0.254
 ip neigh replace 10.1.0.250 lladdr 02:00:00:00:01:fa dev vec1 nud permanent
 ip route add 10.2.0.0/16 via 10.1.0.250
+for a in 1/64 100/128 101/128 102/128; do ip addr add 2001:db8:9::$a dev vec0 nodad; done
+ip addr add 2001:db8:1::1/64 dev vec1 nodad
+ip -6 route add local 2001:db8:aaaa::/48 dev lo table local
+ip neigh replace 2001:db8:9::fe lladdr 02:00:00:00:09:fe dev vec0 nud permanent
+ip -6 route add default via 2001:db8:9::fe dev vec0
 n=11
 while [ $n -le 30 ]; do
 	ip neigh replace 10.1.0.$n lladdr 02:00:00:00:01:$(printf %02x $n) dev vec1 nud permanent
+	ip neigh replace 2001:db8:1::$n lladdr 02:00:00:00:01:$(printf %02x $n) dev vec1 nud permanent
 	n=$((n + 1))
 done`
 
@@ -320,7 +329,7 @@ func (m *machine) barrierOn(wire int) ([]conformance.Sent, error) {
 				if a.wire == wire && [6]byte(a.frame[:6]) == asker {
 					return out, nil
 				}
-			case binary.BigEndian.Uint16(a.frame[12:]) == 0x0800:
+			case !conformance.Neighbourhood(a.frame):
 				out = append(out, conformance.Sent{Wire: a.wire, Frame: a.frame})
 			}
 		case <-timeout:

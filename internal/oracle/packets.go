@@ -1,6 +1,6 @@
 package main
 
-import "fmt"
+import "net/netip"
 
 // weighted is a kind of packet and how often it comes.
 type weighted struct {
@@ -38,10 +38,9 @@ func (g *generator) open() step {
 	if g.chance(2) {
 		port = 20 // the kernel never schedules it
 	}
-	client := g.trace.Clients[:len(g.trace.Clients)-len("0/24")]
-	f.client = fmt.Sprintf("%s%d:%d", client, 1+g.IntN(60), port)
+	f.client = g.family.client(g.trace.Clients, 1+g.IntN(60), port)
 	if g.chance(2) {
-		f.virtual = fmt.Sprintf("10.9.0.%d:%d", 100+g.IntN(3), 7+g.IntN(100))
+		f.virtual = g.family.vip(g.IntN(3), 7+g.IntN(100))
 	}
 	g.flows = append(g.flows, f)
 	kind := "udp"
@@ -113,26 +112,24 @@ func (g *generator) packet(kind string, f *flow) step {
 // side about one to the server.
 func (g *generator) icmpError(f *flow) step {
 	kind := map[bool]string{true: "udp", false: "data"}[f.udp]
-	what := pick(g, [][2]int{{3, 0}, {3, 1}, {3, 3}, {3, 4}, {11, 0}, {12, 0}})
+	kinds, shortest, outside := [][2]int{{3, 0}, {3, 1}, {3, 3}, {3, 4}, {11, 0}, {12, 0}}, 28, "203.0.113.1"
+	if g.family == ipv6 {
+		kinds, shortest, outside = [][2]int{{1, 0}, {1, 3}, {1, 4}, {2, 0}, {3, 0}, {4, 0}}, 48, "2001:db8:f::1"
+	}
+	what := pick(g, kinds)
 	s := step{"pkt": "icmperr", "type": what[0], "code": what[1]}
-	if f.server != "" && g.chance(50) {
+	// The kernel loses servers' ICMPv6 errors whose checksum no device has verified: nothing to imitate.
+	if f.server != "" && g.family == ipv4 && g.chance(50) {
 		s["dir"], s["src"], s["dst"] = "rs", host(f.server), host(f.client)
 		s["orig"] = step{"pkt": kind, "s": f.client, "d": f.server}
 	} else {
-		s["src"], s["dst"] = pick(g, []string{host(f.client), "203.0.113.1"}), host(f.virtual)
+		s["src"], s["dst"] = pick(g, []string{host(f.client), outside}), host(f.virtual)
 		s["orig"] = step{"pkt": kind, "s": f.virtual, "d": f.client}
 	}
 	if g.chance(30) {
-		s["quote"] = 28 + g.IntN(60)
+		s["quote"] = shortest + g.IntN(60)
 	}
 	return s
 }
 
-func host(addressPort string) string {
-	for i := range addressPort {
-		if addressPort[i] == ':' {
-			return addressPort[:i]
-		}
-	}
-	return addressPort
-}
+func host(addressPort string) string { return netip.MustParseAddrPort(addressPort).Addr().String() }

@@ -18,7 +18,7 @@ const terminal = "/dev/tty1"
 
 // modules are all that the comparison needs; the kernel's schedulers and what gives packets marks among them.
 var modules = strings.Fields(`ip_vs ip_vs_rr ip_vs_wrr ip_vs_lc ip_vs_wlc ip_vs_lblc ip_vs_lblcr ip_vs_dh ip_vs_sh ip_vs_sed
-	ip_vs_nq ip_vs_mh ip_vs_fo ip_vs_ovf iptable_mangle xt_mark`)
+	ip_vs_nq ip_vs_mh ip_vs_fo ip_vs_ovf iptable_mangle ip6table_mangle xt_mark`)
 
 // request is one thing to do: run a program with an input, or read a file: its first line and those that have a word, because
 // the terminal is slow.
