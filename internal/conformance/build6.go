@@ -58,10 +58,11 @@ func (b *Builder) frame6(s *Step, wire int) ([]byte, error) {
 		}
 		body = icmp6(h.src, h.dst, t, value(s.Code, 0), rest, quoted)
 	default:
-		src, dst := addrPort(s.C), addrPort(s.V)
+		from, to := s.C, s.V
 		if wire == 1 {
-			src, dst = addrPort(s.S), addrPort(s.C)
+			from, to = s.S, s.C
 		}
+		src, dst := addrPort(from), addrPort(to)
 		proto, seg, err := l4(s, src, dst)
 		if err != nil {
 			return nil, err
