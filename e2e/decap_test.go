@@ -12,11 +12,11 @@ import (
 
 // startDecapsulator runs uvsdecap on a real server and waits until the tunnel's end is there. At the end of the test it
 // must stop in order.
-func startDecapsulator(t testing.TB, rs *lab.Host, directors []*lab.Host, vips []netip.Addr) {
+func startDecapsulator(t testing.TB, rs *lab.Host, directors, vips []netip.Addr) {
 	t.Helper()
 	var args []string
 	for _, d := range directors {
-		args = append(args, "--director", d.Addr().String())
+		args = append(args, "--director", d.String())
 	}
 	for _, vip := range vips {
 		args = append(args, "--vip", vip.String())

@@ -264,7 +264,7 @@ func (s *station) awaitServers(t *testing.T) {
 				continue // beside one by TCP
 			}
 			eventually(t, fmt.Sprintf("%s listens on %s, port %d", a.name, s.name, s.cell.port(p.number)), func() (bool, any) {
-				ports, err := s.listening()
+				ports, err := listening(s.Host)
 				must(t, err)
 				return ports[s.cell.port(p.number)], ports
 			})
@@ -273,9 +273,9 @@ func (s *station) awaitServers(t *testing.T) {
 }
 
 // listening are the ports where somebody takes connections. To try one would be a failed test for iperf3.
-func (s *station) listening() (ports map[uint16]bool, err error) {
+func listening(h *lab.Host) (ports map[uint16]bool, err error) {
 	ports = map[uint16]bool{}
-	err = s.Do(func() error {
+	err = h.Do(func() error {
 		text, err := os.ReadFile("/proc/thread-self/net/tcp")
 		if err != nil {
 			return err

@@ -68,8 +68,12 @@ func (r *rig) raise(cfg lab.Config) {
 	switch {
 	case r.tunnel:
 		r.Topology = lab.TUN(r.t, cfg)
+		var directors []netip.Addr
+		for _, d := range r.Directors {
+			directors = append(directors, d.Addr())
+		}
 		for _, rs := range r.RealServers {
-			startDecapsulator(r.t, rs, r.Directors, r.VIPs)
+			startDecapsulator(r.t, rs, directors, r.VIPs)
 		}
 	case r.direct:
 		r.Topology = lab.DR(r.t, cfg)
