@@ -41,6 +41,10 @@ oracle: ## N=300 random sequences on the real ip_vs (user-mode Linux, 10 min) an
 	@scripts/deps.sh user-mode-linux ipvsadm kmod iproute2 iptables gcc libc6-dev
 	@$(GO) run ./internal/oracle -n $(or $(N),300) $(if $(SEED),-seed $(SEED)) $(if $(REPLAY),-replay $(REPLAY))
 
+.PHONY: broken
+broken: ## does each cell of the matrix fail when its method is broken? FAULT=name for one (as root, 20 min)
+	@scripts/broken.sh $(FAULT)
+
 .PHONY: clean
 clean: ## remove what was built, and labs that demo KEEP=1 left
 	@if [ -x bin/uvsdemo ]; then bin/uvsdemo --remove; fi

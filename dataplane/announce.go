@@ -83,6 +83,9 @@ func (a *announcer) follow(want map[announced]bool, now int64) {
 	}
 }
 
+// knows says that an address is announced on a port.
+func (a *announcer) knows(k announced) bool { return a.known[k] != nil }
+
 // again announces all addresses on a port as if they were new.
 func (a *announcer) again(port int, now int64) {
 	for k, e := range a.known {

@@ -47,8 +47,12 @@ func (s *slowPath) isOurs(mac packet.MAC) bool {
 const conflictQuiet = 10 * time.Second
 
 // conflict tells the operator that another station claims an address of ours, and everybody else that it is ours. Most
-// often that is a real server which has the VIP on its loopback and names it in its own ARP requests.
+// often that is a real server which has the VIP on its loopback and names it in its own ARP requests. On a segment where the
+// address isn't announced, being at home on another, that harms nobody.
 func (s *slowPath) conflict(q *port, a packet.Addr, mac packet.MAC) {
+	if !s.announce.knows(announced{a, q.index}) {
+		return
+	}
 	s.announce.defend(announced{a, q.index}, s.now)
 	if s.lastConflict != 0 && s.now-s.lastConflict < int64(conflictQuiet) {
 		return

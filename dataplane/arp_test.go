@@ -113,6 +113,34 @@ func TestAClaimToOurAddressIsLoggedAndContested(t *testing.T) {
 	d.accounted()
 }
 
+// Real servers on a network that isn't the address's own may claim it there: that's one of the remedies of the ARP problem.
+func TestAClaimWhereTheAddressIsNotAtHomeIsNone(t *testing.T) {
+	core, logs := observer.New(zap.WarnLevel)
+	d := newDirector(t, func(c *Config) {
+		c.Log, c.Ports[1].Gateways = zap.New(core), nil
+		c.AnnounceOn = func(packet.Addr) (int, bool) { return 0, true }
+	})
+	d.serve(service.TCP, service.Route, "10.1.0.11:80")
+	for range 6 {
+		d.run()
+		d.now += second
+	}
+	claim := arpRequest(serverMAC(11), vip4, gateway4)
+	for range 3 {
+		if out := d.inject(1, claim); len(arpsFrom(t, out[0]))+len(arpsFrom(t, out[1])) != 0 {
+			t.Errorf("contested on the other network: %x", out)
+		}
+		d.now += second
+	}
+	if logs.Len() != 0 {
+		t.Errorf("logged %v", logs.All())
+	}
+	if d.inject(0, claim); logs.Len() != 1 {
+		t.Errorf("at home a claim is logged %d times, want once", logs.Len())
+	}
+	d.accounted()
+}
+
 func TestManyAddressesAreAnnouncedAFewAtATime(t *testing.T) {
 	d := newDirector(t, nil)
 	const n = 1000

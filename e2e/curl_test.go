@@ -18,7 +18,7 @@ const curlBytes = 24 << 20
 // TestCurlThroughDirector is the main job with the program that everybody has, in every combination of how the director
 // is attached: what curl gets is right, and the director's own stack stays silent.
 func TestCurlThroughDirector(t *testing.T) {
-	needs(t, "curl")
+	needs(t, "curl", "curl")
 	body := filepath.Join(t.TempDir(), "body")
 	writeContent(t, body, curlBytes)
 	for _, link := range []string{"ring", "simple"} {

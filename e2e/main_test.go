@@ -57,14 +57,14 @@ var raceDetecting = sync.OnceValues(func() (string, error) {
 	return path, goBuild([]string{"CGO_ENABLED=1"}, "-race", "-o", path, "uvs/cmd/uvsd")
 })
 
-// needs has a Debian package installed if its program of that name is not there.
-func needs(t testing.TB, name string) {
+// needs has a Debian package installed if a program of it is not there.
+func needs(t testing.TB, program, debian string) {
 	t.Helper()
-	if _, err := exec.LookPath(name); err == nil {
+	if _, err := exec.LookPath(program); err == nil {
 		return
 	}
-	if out, err := exec.Command("../scripts/deps.sh", name).CombinedOutput(); err != nil {
-		t.Fatalf("%s is not installed and cannot be: %v\n%s", name, err, out)
+	if out, err := exec.Command("../scripts/deps.sh", debian).CombinedOutput(); err != nil {
+		t.Fatalf("%s is not installed and cannot be: %v\n%s", program, err, out)
 	}
 }
 

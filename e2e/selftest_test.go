@@ -126,7 +126,7 @@ func (s *selftest) send(t *testing.T) {
 // gateway in NAT. In --mac virtual frames for these go to ns1's kernel: so the VIP is on the client's link, and the gateway
 // an address of uvs's.
 func TestKernelsOwnSelftest(t *testing.T) {
-	needs(t, "socat")
+	needs(t, "socat", "socat")
 	for _, mac := range []string{"interface", "virtual"} {
 		for _, method := range []string{"DR", "NAT", "TUN"} {
 			t.Run(mac+"/"+method, func(t *testing.T) {

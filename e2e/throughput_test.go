@@ -86,7 +86,7 @@ const iperfPort = 5201
 // BenchmarkIperf3 moves bytes as fast as it goes between a client and a server in another segment: routed by the kernel
 // of the director's host, and balanced by uvs instead. Run it with -benchtime 1x; each run takes two seconds.
 func BenchmarkIperf3(b *testing.B) {
-	needs(b, "iperf3")
+	needs(b, "iperf3", "iperf3")
 	for _, offloadsOff := range []bool{false, true} {
 		for _, reverse := range []bool{false, true} {
 			way := map[bool]string{false: "upload", true: "download"}[reverse]
