@@ -47,10 +47,12 @@ func (r *rig) realMACs() (macs []string) {
 	return macs
 }
 
-// neighbour is the station that a host believes to have an address; empty if it knows none.
+// neighbour is the station that a host believes to have an address on its first leg; empty if it knows none.
 func neighbour(t testing.TB, h *lab.Host, addr netip.Addr) string {
 	t.Helper()
-	all, err := h.Netlink().NeighList(0, netlink.FAMILY_V4)
+	index, err := h.Index(h.Legs[0].Name)
+	must(t, err)
+	all, err := h.Netlink().NeighList(index, netlink.FAMILY_V4)
 	must(t, err)
 	for _, n := range all {
 		if n.IP.Equal(addr.AsSlice()) {
