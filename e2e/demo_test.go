@@ -1,6 +1,7 @@
 package e2e
 
 import (
+	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -64,15 +65,25 @@ func TestDemoKeep(t *testing.T) {
 		if out, err := exec.Command(demo(t), "--remove").CombinedOutput(); err != nil {
 			t.Errorf("remove the demo: %v\n%s", err, out)
 		}
-		left, _ := filepath.Glob("/run/netns/uvs-*-nat-*")
-		if _, err := os.Stat("/run/uvs-demo"); err == nil || len(left) > 0 {
-			t.Errorf("removing the demo left %v and /run/uvs-demo: %v", left, err)
+		pid := cmd.Process.Pid
+		left, _ := filepath.Glob(fmt.Sprintf("/run/netns/uvs-%d-*", pid))
+		if _, err := os.Stat(fmt.Sprintf("/run/uvs-demo/%d", pid)); err == nil || len(left) > 0 {
+			t.Errorf("removing the demo left %v and its directory: %v", left, err)
 		}
 	}()
 	if err != nil {
 		t.Fatalf("the demo: %v\n%s", err, out)
 	}
 	checkDemo(t, string(out))
+	// What another program has left up is removed by that one only.
+	other := filepath.Join(built, "other")
+	must(t, os.MkdirAll(other, 0o755))
+	for _, name := range []string{"uvsdemo", "uvsd", "uvsadm"} {
+		must(t, os.Link(program(name), filepath.Join(other, name)))
+	}
+	if out, err := exec.Command(filepath.Join(other, "uvsdemo"), "--remove").CombinedOutput(); err != nil {
+		t.Errorf("remove another's demo: %v\n%s", err, out)
+	}
 	tried := 0
 	for line := range strings.Lines(string(out)[strings.Index(string(out), "== Left up"):]) {
 		line = strings.TrimSpace(line)

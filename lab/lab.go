@@ -25,7 +25,7 @@ type Options struct {
 	// Named also gives each namespace a name under /run/netns, as `ip netns add` does, so that other programs can
 	// enter it: uvs-PID-NAME-client1 for the namespace client1.
 	Named bool
-	// Keep leaves everything standing at Close: implies Named. RemoveKept removes it later. In a user namespace (see
+	// Keep leaves everything standing at Close: implies Named. RemoveKept of this process removes it later. In a user namespace (see
 	// Reexec) what is kept stands only as long as a process runs there.
 	Keep bool
 }

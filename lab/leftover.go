@@ -30,11 +30,11 @@ func (l *Lab) claimName() error {
 		}
 	}
 	return withStateDir(func() error {
-		if err := removeLeftovers(false); err != nil {
+		if err := removeLeftovers(noLab); err != nil {
 			return err
 		}
 		for i := 1; ; i++ {
-			id := fmt.Sprintf("uvs-%d-%s", os.Getpid(), l.name)
+			id := labName(os.Getpid(), l.name)
 			if i > 1 {
 				id += strconv.Itoa(i) // another lab of this process, or a kept one of a former owner of our pid
 			}
@@ -65,11 +65,14 @@ func (l *Lab) releaseName() error {
 	return os.Remove(l.state.Name())
 }
 
-// RemoveKept removes the labs that were kept (Options.Keep) by processes that have ended since, and what crashed ones
-// left. Processes inside them are killed.
-func RemoveKept() error {
-	return withStateDir(func() error { return removeLeftovers(true) })
+// RemoveKept removes the labs that were kept (Options.Keep) by a process that has ended since, and what crashed ones left.
+// Processes inside them are killed.
+func RemoveKept(pid int) error {
+	return withStateDir(func() error { return removeLeftovers(labName(pid, "")) })
 }
+
+// labName is the prefix of the names of a lab's namespaces.
+func labName(pid int, name string) string { return fmt.Sprintf("uvs-%d-%s", pid, name) }
 
 // withStateDir runs f while no other process makes or removes files in stateDir.
 func withStateDir(f func() error) error {
@@ -87,8 +90,12 @@ func withStateDir(f func() error) error {
 	return f()
 }
 
-// removeLeftovers removes the named labs that have no living owner, kept ones only if asked.
-func removeLeftovers(kept bool) error {
+// noLab is a prefix that no lab's name has.
+const noLab = "-"
+
+// removeLeftovers removes the named labs that have no living owner; of those that were kept, the ones whose names begin
+// with kept.
+func removeLeftovers(kept string) error {
 	entries, err := os.ReadDir(stateDir)
 	if err != nil {
 		return err
@@ -101,7 +108,7 @@ func removeLeftovers(kept bool) error {
 		}
 		mark, err := io.ReadAll(f)
 		owned := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB) != nil
-		if err == nil && !owned && (kept || string(mark) != keptMark) {
+		if err == nil && !owned && (strings.HasPrefix(e.Name(), kept) || string(mark) != keptMark) {
 			err = removeNamed(e.Name())
 			if err == nil {
 				err = os.Remove(path)

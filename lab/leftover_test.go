@@ -107,7 +107,12 @@ func TestKeptLabStaysUntilRemoveKept(t *testing.T) {
 	if got := seenThrough(t, "nsenter --net="+filepath.Join(netnsDir, id+"-client1")); !strings.Contains(got, "eth0") {
 		t.Errorf("client1 of a kept lab has\n%s", got)
 	}
-	must(t, RemoveKept())
+	must(t, RemoveKept(owner.Process.Pid+1))
+	must(t, RemoveKept(owner.Process.Pid/10))
+	if got := names(t, id); len(got) != 5 || !alive(son) {
+		t.Fatalf("removing other processes' labs left %v, process alive %v", got, alive(son))
+	}
+	must(t, RemoveKept(owner.Process.Pid))
 	if got := names(t, id); len(got) != 0 {
 		t.Errorf("after RemoveKept there still is %v", got)
 	}

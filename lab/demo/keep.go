@@ -6,28 +6,54 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"strconv"
 
 	"uvs/lab"
 )
 
-// keptDir is where the sockets and logs of demos lie that were left up.
+// keptDir is where the sockets and logs of demos lie that were left up, each in a directory called like its process.
 const keptDir = "/run/uvs-demo"
 
-// workDir makes the directory for a run's sockets and logs.
-func workDir(kept bool) (string, error) {
+// ownerFile names, in such a directory, the program that left the demo up.
+const ownerFile = "program"
+
+// workDir makes the directory for a run's sockets and logs. self is this program's path.
+func workDir(kept bool, self string) (string, error) {
 	if !kept {
 		return os.MkdirTemp("", "uvs-demo-")
 	}
-	dir := filepath.Join(keptDir, fmt.Sprint(os.Getpid()))
-	return dir, os.MkdirAll(dir, 0o755)
+	dir := filepath.Join(keptDir, strconv.Itoa(os.Getpid()))
+	if err := os.MkdirAll(dir, 0o755); err != nil {
+		return "", err
+	}
+	return dir, os.WriteFile(filepath.Join(dir, ownerFile), []byte(self), 0o644)
 }
 
-// removeKept takes down what --keep left up.
+// removeKept takes down what --keep of this same program left up: what another checkout's or another test's did is theirs.
 func removeKept() error {
 	if os.Geteuid() != 0 {
 		return nil // without root nothing outlives the demo's process
 	}
-	return errors.Join(lab.RemoveKept(), os.RemoveAll(keptDir))
+	self, err := os.Executable()
+	if err != nil {
+		return err
+	}
+	dirs, err := os.ReadDir(keptDir)
+	if err != nil && !errors.Is(err, os.ErrNotExist) {
+		return err
+	}
+	var errs []error
+	for _, d := range dirs {
+		dir := filepath.Join(keptDir, d.Name())
+		owner, err := os.ReadFile(filepath.Join(dir, ownerFile))
+		pid, notPID := strconv.Atoi(d.Name())
+		if err != nil || notPID != nil || string(owner) != self {
+			continue
+		}
+		errs = append(errs, lab.RemoveKept(pid), os.RemoveAll(dir))
+	}
+	_ = os.Remove(keptDir) // if that was the last
+	return errors.Join(errs...)
 }
 
 // leaveUp prints the commands to play with. Without root everything lives in namespaces of this process: then it stays

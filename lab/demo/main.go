@@ -28,7 +28,7 @@ func main() {
 	}
 	fs := flag.NewFlagSet("uvsdemo", flag.ExitOnError)
 	keep := fs.Bool("keep", false, "leave everything up and print the commands to play with it")
-	remove := fs.Bool("remove", false, "remove what --keep left up")
+	remove := fs.Bool("remove", false, "remove what --keep of this same program left up")
 	fs.Parse(os.Args[1:])
 	switch {
 	case fs.NArg() > 0:
@@ -112,7 +112,7 @@ func newDemo(keep, rootless bool) (*demo, error) {
 			return nil, fmt.Errorf("%s is not beside this program: run make build (%w)", name, err)
 		}
 	}
-	d.dir, err = workDir(keep && !rootless)
+	d.dir, err = workDir(keep && !rootless, self)
 	return d, err
 }
 
