@@ -88,6 +88,18 @@ func (d *destinations[V]) insertLocked(b *destBucket[V], a packet.Addr, now int6
 	d.entries.Add(1)
 }
 
+// fork is a copy that knows one destination alone, if d does.
+func (d *destinations[V]) fork(a packet.Addr, clone func(V) V) *destinations[V] {
+	f := newDestinations[V](time.Duration(d.expiration.Load()))
+	b := d.bucket(a)
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if e := b.findLocked(a); e != nil {
+		f.insertLocked(f.bucket(a), a, e.used, clone(e.what))
+	}
+	return f
+}
+
 // tick does the sweeps that are due at now.
 func (d *destinations[V]) tick(now int64) {
 	due := d.due.Load()

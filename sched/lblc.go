@@ -49,6 +49,10 @@ func (l *lblc) Pick(r *service.Request, servers []*service.RealServer) *service.
 	return rs
 }
 
+func (l *lblc) fork(r *service.Request) service.Scheduler {
+	return &lblc{known: l.known.fork(r.Flow.Dst, func(rs *service.RealServer) *service.RealServer { return rs })}
+}
+
 // crowded says that rs has more active connections than its weight while some server has room for twice as many as it
 // has (is_overloaded in ip_vs_lblc.c; nothing to do with thresholds).
 func crowded(rs *service.RealServer, servers []*service.RealServer) bool {

@@ -61,6 +61,13 @@ func (l *lblcr) Pick(r *service.Request, servers []*service.RealServer) *service
 	return rs
 }
 
+func (l *lblcr) fork(r *service.Request) service.Scheduler {
+	return &lblcr{known: l.known.fork(r.Flow.Dst, func(s serverSet) serverSet {
+		s.members = slices.Clone(s.members)
+		return s
+	})}
+}
+
 // least is the eligible member, still in its service, with the least overhead per weight, or nil.
 func (s *serverSet) least() *service.RealServer {
 	var best *service.RealServer

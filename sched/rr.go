@@ -46,6 +46,12 @@ func (r *rr) Pick(_ *service.Request, servers []*service.RealServer) *service.Re
 	}
 }
 
+func (r *rr) fork(*service.Request) service.Scheduler {
+	f := new(rr)
+	f.cursor.Store(r.cursor.Load())
+	return f
+}
+
 // Changed implements service.Scheduler: it keeps the cursor on its server, or on the one before a removed one.
 func (r *rr) Changed(c service.Change) {
 	if c.Kind != service.ServerRemoved {

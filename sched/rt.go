@@ -2,7 +2,6 @@ package sched
 
 import (
 	"math"
-	"math/rand/v2"
 	"time"
 
 	"uvs/service"
@@ -27,12 +26,13 @@ import (
 // seconds without a sample, so that a server is tried again after it was bad. UDP has no set-up: there the health check
 // and weights decide.
 //
-// The decision reads every server twice and keeps no state; random numbers come from the runtime's generator of each
-// thread, so that workers share nothing but the servers' estimates. These are atomics, which may change between the two
-// walks: the chances are then those of the moment that each server was read.
+// The decision reads every server twice; its state is that of its random numbers, one atomic addition for each server. The
+// servers' estimates are atomics, which may change between the two walks: the chances are then those of the moment that each
+// server was read.
 type rt struct {
 	stateless
-	random func() float64 // from 0 up to but not including 1
+	numbers *stream
+	random  func() float64 // from 0 up to but not including 1
 }
 
 const (
@@ -44,7 +44,11 @@ const (
 	rtLeast = 100 * time.Microsecond
 )
 
-func newRT() *rt { return &rt{random: rand.Float64} }
+func newRT() *rt { return rtWith(newStream()) }
+
+func rtWith(s *stream) *rt { return &rt{numbers: s, random: s.unit} }
+
+func (t *rt) fork(*service.Request) service.Scheduler { return rtWith(t.numbers.fork()) }
 
 // Prepare implements service.Scheduler.
 func (*rt) Prepare(servers []*service.RealServer) {

@@ -1,24 +1,24 @@
 package sched
 
-import (
-	"math/rand/v2"
-
-	"uvs/service"
-)
+import "uvs/service"
 
 // twos is the power of two choices as ip_vs_twos.c decides it: two eligible servers drawn at random by weight, of which
 // the one with the least overhead per unit of weight is picked, the first drawn on a tie. The two draws may fall on the
 // same server. A draw is a number from 0 to the sum of the weights, both included, so that the first of the list has one
 // ticket more than its weight.
 //
-// A decision reads every server of the list twice; it keeps no state. Its random numbers come from the runtime's
-// generator of each thread, so workers don't wait for each other.
+// A decision reads every server of the list twice; its state is that of its random numbers, one atomic addition for each.
 type twos struct {
 	stateless
-	random func(n uint64) uint64 // a number below n
+	numbers *stream
+	random  func(n uint64) uint64 // a number below n
 }
 
-func newTwos() *twos { return &twos{random: rand.Uint64N} }
+func newTwos() *twos { return twosWith(newStream()) }
+
+func twosWith(s *stream) *twos { return &twos{numbers: s, random: s.below} }
+
+func (t *twos) fork(*service.Request) service.Scheduler { return twosWith(t.numbers.fork()) }
 
 // Pick implements service.Scheduler.
 func (t *twos) Pick(_ *service.Request, servers []*service.RealServer) *service.RealServer {

@@ -65,6 +65,13 @@ func (w *wrr) Pick(_ *service.Request, servers []*service.RealServer) *service.R
 	}
 }
 
+func (w *wrr) fork(*service.Request) service.Scheduler {
+	f := new(wrr)
+	f.params.Store(w.params.Load())
+	f.state.Store(w.state.Load())
+	return f
+}
+
 // pick is the decision: the server, and the state after it.
 func (p *wrrParams) pick(servers []*service.RealServer, s wrrState) (*service.RealServer, wrrState) {
 	first := s.after() // 0 when this request starts at the head
