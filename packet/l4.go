@@ -169,6 +169,9 @@ const (
 	ICMP6ParameterProblem = 4
 	ICMP6Echo             = 128
 	ICMP6EchoReply        = 129
+	ICMP6ListenerQuery    = 130
+	ICMP6ListenerReport1  = 131
+	ICMP6ListenerDone     = 132
 	ICMP6RouterSolicit    = 133
 	ICMP6RouterAdvert     = 134
 	ICMP6NeighbourSolicit = 135
