@@ -1,7 +1,6 @@
 package conntrack
 
 import (
-	"fmt"
 	"math/rand/v2"
 	"syscall"
 	"testing"
@@ -11,14 +10,14 @@ import (
 	"uvs/service"
 )
 
-// filled returns a world with n established NAT connections, and the bytes that all of it takes: slabs of entries and
+// filled returns a world with n established NAT connections of a family, and the bytes that all of it takes: slabs of entries and
 // index, wheels and shards.
-func filled(t testing.TB, n int) (w *world, rs *service.RealServer, bytes int) {
+func filled(t testing.TB, family, n int) (w *world, rs *service.RealServer, bytes int) {
 	w = newWorld(t, Config{})
-	rs = w.server(t, "10.1.0.11:80", service.Masq)
+	rs = w.server(t, families[family].server, service.Masq)
 	var c Conn
 	for i := range n {
-		f := numbered(service.TCP, i)
+		f := families[family].numbered(service.TCP, i)
 		w.open(f, rs, &c)
 		w.In(&f, packet.TCPAck, w.now, &c)
 	}
@@ -32,6 +31,9 @@ func (w *world) footprint() int {
 	for _, shards := range [][]shard{w.conns, w.templates} {
 		for i := range shards {
 			s := &shards[i]
+			if s.fresh == 0 {
+				continue // one that was never used has no wheel
+			}
 			n += shardBytes + 8*(cap(s.slabs)+cap(s.buckets)+cap(s.over))
 		}
 	}
@@ -40,9 +42,11 @@ func (w *world) footprint() int {
 
 func TestMemoryPerConnection(t *testing.T) {
 	const n = 300_000
-	_, _, bytes := filled(t, n)
-	if each := bytes / n; each > 110 {
-		t.Errorf("%d bytes for each of %d NAT connections, want at most 110", each, n)
+	for i, family := range families {
+		_, _, bytes := filled(t, i, n)
+		if each := bytes / n; each > family.bytes {
+			t.Errorf("%d bytes for each of %d NAT connections of %s, want at most %d", each, n, family.name, family.bytes)
+		}
 	}
 }
 
@@ -60,16 +64,25 @@ func cpu(b *testing.B) func() {
 	return func() { b.ReportMetric(float64(used()-begin)/float64(b.N), "cpu-ns/op") }
 }
 
-var sizes = []struct {
-	name string
-	n    int
-}{{"1k", 1 << 10}, {"64k", 1 << 16}, {"1M", 1 << 20}}
+// sizes are the tables to measure: of few connections to many, of either family.
+var sizes = func() (sizes []tableSize) {
+	for i, family := range families {
+		sizes = append(sizes, tableSize{family.name + "/1k", i, 1 << 10}, tableSize{family.name + "/64k", i, 1 << 16},
+			tableSize{family.name + "/1M", i, 1 << 20})
+	}
+	return sizes
+}()
+
+type tableSize struct {
+	name      string
+	family, n int
+}
 
 // order is a random order of flows, so that the caches don't know what comes next.
-func order(n int) []packet.Flow {
+func (size tableSize) order(n int) []packet.Flow {
 	flows := make([]packet.Flow, n)
 	for i, j := range rand.New(rand.NewPCG(5, 6)).Perm(n) {
-		flows[i] = numbered(service.TCP, j)
+		flows[i] = families[size.family].numbered(service.TCP, j)
 	}
 	return flows
 }
@@ -77,8 +90,8 @@ func order(n int) []packet.Flow {
 func BenchmarkInEstablished(b *testing.B) {
 	for _, size := range sizes {
 		b.Run(size.name, func(b *testing.B) {
-			w, _, _ := filled(b, size.n)
-			flows := order(size.n)
+			w, _, _ := filled(b, size.family, size.n)
+			flows := size.order(size.n)
 			var c Conn
 			i := 0
 			b.ReportAllocs()
@@ -96,8 +109,8 @@ func BenchmarkInEstablished(b *testing.B) {
 func BenchmarkOutEstablished(b *testing.B) {
 	for _, size := range sizes {
 		b.Run(size.name, func(b *testing.B) {
-			w, rs, _ := filled(b, size.n)
-			flows := order(size.n)
+			w, rs, _ := filled(b, size.family, size.n)
+			flows := size.order(size.n)
 			for i := range flows {
 				flows[i] = answer(flows[i], rs)
 			}
@@ -119,8 +132,8 @@ func BenchmarkOutEstablished(b *testing.B) {
 func BenchmarkInEstablishedBatch(b *testing.B) {
 	for _, size := range sizes {
 		b.Run(size.name, func(b *testing.B) {
-			w, _, _ := filled(b, size.n)
-			flows := order(size.n)
+			w, _, _ := filled(b, size.family, size.n)
+			flows := size.order(size.n)
 			var c Conn
 			var keys [32]Key
 			i := 0
@@ -145,8 +158,8 @@ func BenchmarkInEstablishedBatch(b *testing.B) {
 func BenchmarkInMiss(b *testing.B) {
 	for _, size := range sizes {
 		b.Run(size.name, func(b *testing.B) {
-			w, _, _ := filled(b, size.n)
-			flows := order(size.n)
+			w, _, _ := filled(b, size.family, size.n)
+			flows := size.order(size.n)
 			for i := range flows {
 				flows[i].DstPort = 81
 			}
@@ -168,7 +181,7 @@ func BenchmarkInMiss(b *testing.B) {
 func BenchmarkInsert(b *testing.B) {
 	for _, size := range sizes {
 		b.Run(size.name, func(b *testing.B) {
-			flows := order(size.n)
+			flows := size.order(size.n)
 			var w *world
 			var rs *service.RealServer
 			var c Conn
@@ -178,7 +191,7 @@ func BenchmarkInsert(b *testing.B) {
 				if i == size.n {
 					b.StopTimer()
 					w, i = newWorld(b, Config{}), 0
-					rs = w.server(b, "10.1.0.11:80", service.Masq)
+					rs = w.server(b, families[size.family].server, service.Masq)
 					b.StartTimer()
 				}
 				if w.open(flows[i], rs, &c) != Inserted {
@@ -194,8 +207,8 @@ func BenchmarkInsert(b *testing.B) {
 func BenchmarkTurnover(b *testing.B) {
 	for _, size := range sizes {
 		b.Run(size.name, func(b *testing.B) {
-			w, rs, _ := filled(b, 0)
-			flows := order(2 * size.n)
+			w, rs, _ := filled(b, size.family, 0)
+			flows := size.order(2 * size.n)
 			step := int64(time.Minute) / int64(size.n) // SYN_RECV lasts a minute
 			var c Conn
 			i := 0
@@ -226,7 +239,7 @@ func BenchmarkExpire(b *testing.B) {
 			n := 0
 			for b.Loop() {
 				b.StopTimer()
-				w, rs, _ := filled(b, size.n)
+				w, rs, _ := filled(b, size.family, size.n)
 				w.now += int64(20 * time.Minute)
 				b.StartTimer()
 				begin := time.Now()
@@ -245,16 +258,18 @@ func BenchmarkExpire(b *testing.B) {
 
 // BenchmarkGrowth reports what a table of n connections costs, and how long single operations took while it grew.
 func BenchmarkGrowth(b *testing.B) {
-	for _, n := range []int{1 << 20, 10_000_000} {
-		b.Run(fmt.Sprint(n), func(b *testing.B) {
+	for _, size := range []tableSize{
+		{"ipv4/1M", 0, 1 << 20}, {"ipv4/10M", 0, 10_000_000}, {"ipv6/1M", 1, 1 << 20}, {"ipv6/10M", 1, 10_000_000},
+	} {
+		b.Run(size.name, func(b *testing.B) {
 			for b.Loop() {
 				w := newWorld(b, Config{})
-				rs := w.server(b, "10.1.0.11:80", service.Masq)
+				rs := w.server(b, families[size.family].server, service.Masq)
 				var c Conn
 				var longest time.Duration
 				var slow int
-				for i := range n {
-					f := numbered(service.TCP, i)
+				for i := range size.n {
+					f := families[size.family].numbered(service.TCP, i)
 					begin := time.Now()
 					w.open(f, rs, &c)
 					took := time.Since(begin)
@@ -263,7 +278,7 @@ func BenchmarkGrowth(b *testing.B) {
 						slow++
 					}
 				}
-				b.ReportMetric(float64(w.footprint())/float64(n), "B/conn")
+				b.ReportMetric(float64(w.footprint())/float64(size.n), "B/conn")
 				b.ReportMetric(float64(longest.Microseconds()), "longest-µs")
 				b.ReportMetric(float64(slow), "over-50µs")
 			}

@@ -47,8 +47,9 @@ func (d Dir) String() string {
 // Conn is a copy of what the packet path and listings need to know of an entry, filled by the table's methods.
 type Conn struct {
 	ID ID
-	// Client, Virtual and Server are the CIP, the VIP and the RIP. A template's Client is masked, and its Virtual is
-	// the mark written as an address if its service is a fwmark service.
+	// Client, Virtual and Server are the CIP, the VIP and the RIP. Client and Virtual are of one family, Server may be of
+	// the other if Method is Tunnel. A template's Client is masked, and its Virtual is MarkAddr of the mark if its service
+	// is a fwmark service.
 	Client, Virtual, Server packet.Addr
 	// ClientPort is 0 in a template. VirtualPort and ServerPort of an invalidated template are 65535.
 	ClientPort, VirtualPort, ServerPort uint16

@@ -38,7 +38,7 @@ func (t *Table) DropRandom(now int64, random func(n uint32) uint32) (dropped int
 		for i := range shards {
 			s := &shards[i]
 			s.lock()
-			slots := max(s.fresh, 1) - 1
+			slots := max(s.fresh/s.stride, 1) - 1
 			s.unlock()
 			runs := slots / (dropShare * dropRun)
 			if random(dropShare*dropRun) < slots%(dropShare*dropRun) {
@@ -49,7 +49,7 @@ func (t *Table) DropRandom(now int64, random func(n uint32) uint32) (dropped int
 				s.lock()
 				for slot := first; slot < first+dropRun; slot++ {
 					// Behind the last slot it goes on with the first.
-					at := 1 + (slot-1)%slots
+					at := (1 + (slot-1)%slots) * s.stride
 					if e := s.at(at); e != nil && d.chooses(r, e, tick) {
 						t.drop(s, at, e, true)
 						dropped++

@@ -1,5 +1,7 @@
 package conntrack
 
+import "uvs/packet"
+
 // engineIndex finds templates by the data that a persistence engine tells clients apart by. There are few of them beside
 // the connections, so that they may have maps and text on the heap. Its shard's lock guards it.
 type engineIndex struct {
@@ -8,35 +10,39 @@ type engineIndex struct {
 }
 
 type engineKey struct {
-	client, virtual uint32
+	client, virtual packet.Addr
 	port            uint16
 	proto           uint8
 	data            string
 }
 
 func (x *engineIndex) find(s *shard, k *Key, data []byte) (slot uint32, e *entry) {
-	slot = x.slots[engineKey{k.client, k.other, k.oport, k.proto, string(data)}] // not allocated for a mere lookup
+	client, virtual := k.addresses()
+	slot = x.slots[engineKey{client, virtual, k.oport, k.proto, string(data)}] // not allocated for a mere lookup
 	if slot == 0 {
 		return 0, nil
 	}
 	return slot, s.entry(slot)
 }
 
-func (x *engineIndex) add(slot uint32, e *entry, data []byte) {
+func (x *engineIndex) add(s *shard, slot uint32, e *entry, data []byte) {
 	if x.slots == nil {
 		x.slots, x.data = make(map[engineKey]uint32), make(map[uint32]string)
 	}
 	text := string(data)
-	x.slots[x.key(e, text)] = slot
+	x.slots[x.key(s, slot, e, text)] = slot
 	x.data[slot] = text
 }
 
-func (x *engineIndex) key(e *entry, data string) engineKey {
-	return engineKey{e.client(), e.virtual(), e.virtualPort(), e.proto(), data}
+func (x *engineIndex) key(s *shard, slot uint32, e *entry, data string) engineKey {
+	client, virtual, _ := s.tuple(slot, e)
+	return engineKey{client, virtual, e.virtualPort(), e.proto(), data}
 }
 
 // remove makes a template not be found any more.
-func (x *engineIndex) remove(slot uint32, e *entry) { delete(x.slots, x.key(e, x.data[slot])) }
+func (x *engineIndex) remove(s *shard, slot uint32, e *entry) {
+	delete(x.slots, x.key(s, slot, e, x.data[slot]))
+}
 
 // forget forgets the data of a slot, if it has any.
 func (x *engineIndex) forget(slot uint32) {

@@ -3,12 +3,12 @@ package conntrack
 import (
 	"encoding/binary"
 
-	"uvs/packet"
 	"uvs/service"
 )
 
-// entry is a view of one entry for IPv4: a cache line without pointers, in the machine's byte order. Connections and
-// templates share the layout; what a template alone has lies over what it lacks.
+// entry is a view of one entry: a cache line without pointers, in the machine's byte order. Connections and templates
+// share the layout; what a template alone has lies over what it lacks. An entry for IPv6 has its addresses in a line of
+// their own behind this one (addresses), and nothing in the first twelve bytes.
 //
 //	0 client address    12 client port     24 real server     40 next in list       52 mark, or a template's timeout
 //	4 virtual address   14 virtual port    28 service         44 previous in list   56 generation of the slot
@@ -29,6 +29,7 @@ const (
 	lifeTimed               // its set-up is being timed: setup.go
 	lifeAssured             // the connection has told its template that it was established
 	lifeEngine              // a template found by its data, in engineIndex instead of the index
+	lifeForeign             // an IPv4 entry whose server has an IPv6 address, which only the real server knows
 )
 
 func (e *entry) u16(at int) uint16       { return binary.NativeEndian.Uint16(e[at:]) }
@@ -36,9 +37,9 @@ func (e *entry) u32(at int) uint32       { return binary.NativeEndian.Uint32(e[a
 func (e *entry) setU16(at int, v uint16) { binary.NativeEndian.PutUint16(e[at:], v) }
 func (e *entry) setU32(at int, v uint32) { binary.NativeEndian.PutUint32(e[at:], v) }
 
-func (e *entry) client() uint32         { return e.u32(0) }
-func (e *entry) virtual() uint32        { return e.u32(4) }
-func (e *entry) server() uint32         { return e.u32(8) }
+func (e *entry) client4() uint32        { return e.u32(0) } // the addresses of an IPv4 entry, in host order
+func (e *entry) virtual4() uint32       { return e.u32(4) }
+func (e *entry) server4() uint32        { return e.u32(8) }
 func (e *entry) clientPort() uint16     { return e.u16(12) }
 func (e *entry) virtualPort() uint16    { return e.u16(14) }
 func (e *entry) serverPort() uint16     { return e.u16(16) }
@@ -88,14 +89,10 @@ func (e *entry) packets() uint32 {
 // countPacket counts one packet from the client. While e is timed stepSetup sees to it that there is room.
 func (e *entry) countPacket() { e.setU32(32, e.u32(32)+1) }
 
-func (e *entry) setTuple(proto uint8, client packet.Addr, cport uint16, virtual packet.Addr, vport uint16,
-	server packet.Addr, sport uint16) {
-	e.setU32(0, client.V4())
-	e.setU32(4, virtual.V4())
-	e.setU32(8, server.V4())
-	e.setU16(12, cport)
-	e.setU16(14, vport)
-	e.setU16(16, sport)
+func (e *entry) setPorts(proto uint8, client, virtual, server uint16) {
+	e.setU16(12, client)
+	e.setU16(14, virtual)
+	e.setU16(16, server)
 	e[20] = proto
 }
 
@@ -106,21 +103,15 @@ func (e *entry) setKind(m service.Method, f Flags, rs, svc uint32) {
 	e.setU32(28, svc)
 }
 
-// matches says that e is indexed under k.
+// matches says that e, an IPv4 entry, is indexed under k.
 func (e *entry) matches(k *Key) bool {
-	if e.client() != k.client || e.clientPort() != k.cport || e.proto() != k.proto {
+	if e.client4() != k.client || e.clientPort() != k.cport || e.proto() != k.proto {
 		return false
 	}
 	if k.dir == Out {
-		return e.server() == k.other && e.serverPort() == k.oport
+		return e.server4() == k.other && e.serverPort() == k.oport
 	}
-	return e.virtual() == k.other && e.virtualPort() == k.oport
-}
-
-// sameReply says that answers of both entries look alike.
-func (e *entry) sameReply(o *entry) bool {
-	return e.client() == o.client() && e.clientPort() == o.clientPort() && e.proto() == o.proto() &&
-		e.server() == o.server() && e.serverPort() == o.serverPort()
+	return e.virtual4() == k.other && e.virtualPort() == k.oport
 }
 
 // replyIndexed says that the server's answers pass the director, so that e is found by them too.
@@ -143,11 +134,9 @@ const (
 
 func tickOf(now int64) uint32 { return uint32(now >> tickShift) }
 
-// fill copies e into c.
+// fill copies e into c, but for the addresses.
 func (e *entry) fill(c *Conn, id ID, dir Dir, now int64) {
 	c.ID = id
-	c.Client, c.Virtual = packet.AddrFrom4(e.client()), packet.AddrFrom4(e.virtual())
-	c.Server = packet.AddrFrom4(e.server())
 	c.ClientPort, c.VirtualPort, c.ServerPort = e.clientPort(), e.virtualPort(), e.serverPort()
 	c.Proto, c.Method, c.State, c.Dir, c.Flags = service.Proto(e.proto()), e.method(), e.state(), dir, e.flags()
 	c.Service, c.RS, c.Packets = e.service(), e.rs(), e.packets()
@@ -161,14 +150,14 @@ func (e *entry) fill(c *Conn, id ID, dir Dir, now int64) {
 	c.Expires = now + int64(int32(e.deadline()-tickOf(now)))<<tickShift
 }
 
-// The parts of an ID. A connection's is its generation (24 bits), shard (10) and slot (26); a template's has the top bit,
-// the generation (16) and the reference, which is its shard (6) and slot (26): entries of connections have room for no
+// The parts of an ID. A connection's is its generation (24 bits), shard (11) and slot (25); a template's has the top bit,
+// the generation (16) and the reference, which is its shard (7) and slot (25): entries of connections have room for no
 // more.
 const (
-	slotBits     = 26
+	slotBits     = 25
 	maxSlots     = 1 << slotBits
-	shardBits    = 10
-	templateBits = 6
+	shardBits    = 11
+	templateBits = 7
 	genMask      = 1<<24 - 1
 	templateFlag = ID(1) << 63
 )

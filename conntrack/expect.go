@@ -13,7 +13,7 @@ import (
 // an entry, which waits anew if c shows it to lead to the same server and port; or Full.
 func (t *Table) Expect(n *NewConn, c *Conn) Outcome {
 	var k Key
-	if t.Hash(&n.Flow, In, &k); !k.known || !n.Server.Is4() {
+	if t.Hash(&n.Flow, In, &k); !k.known || !reachable(n.Flow.Src, n.Server, n.Method, n.RS) {
 		t.refused.Add(1)
 		return Full
 	}
@@ -25,7 +25,7 @@ func (t *Table) Expect(n *NewConn, c *Conn) Outcome {
 	}
 	defer s.unlock()
 	if e != nil {
-		if e.server() == n.Server.V4() && e.serverPort() == n.ServerPort {
+		if _, _, server := s.tuple(slot, e); server == n.Server && e.serverPort() == n.ServerPort {
 			s.setState(e, Listen, t.server(e))
 			s.arm(slot, e, tick+r.ticks[Listen], tick)
 		}
@@ -37,6 +37,7 @@ func (t *Table) Expect(n *NewConn, c *Conn) Outcome {
 	}
 	slot, e = s.take()
 	e.init(n)
+	s.setTuple(slot, e, n.Flow.Src, n.Flow.Dst, n.Server)
 	if n.Flow.SrcPort == 0 {
 		e.setFlags(e.flags() | NoCPort)
 	}
@@ -57,12 +58,9 @@ func (t *Table) Expect(n *NewConn, c *Conn) Outcome {
 // claim gives the entry that is expected from any port of k's client the port of k, and says whether there was one. It
 // moves to the shard of its new key; the two are not locked together, so that for a moment it is nowhere.
 func (t *Table) claim(k *Key, tick uint32) bool {
-	client := packet.AddrFrom4(k.client)
-	any := *k
-	any.cport = 0
-	h := t.hash.client(k.proto, client, 0)
-	any.shard = uint32(h >> t.connShift)
-	any.hash = t.hash.tuple(h, In, packet.AddrFrom4(k.other), k.oport)
+	client, virtual := k.addresses()
+	var any Key
+	t.Hash(&packet.Flow{Src: client, Dst: virtual, DstPort: k.oport, Proto: k.proto}, In, &any)
 
 	s := &t.conns[any.shard]
 	s.lock()
@@ -72,6 +70,7 @@ func (t *Table) claim(k *Key, tick uint32) bool {
 		return false
 	}
 	moved := *e
+	_, _, server := s.tuple(slot, e)
 	t.unindex(s, slot, e)
 	s.unlink(e)
 	s.states[e.state()]--
@@ -95,6 +94,7 @@ func (t *Table) claim(k *Key, tick uint32) bool {
 	*e = moved
 	e.setGen(gen)
 	e.setLife(moved.life() &^ (lifeLive | lifeIndexed))
+	s.setTuple(slot, e, client, virtual, server)
 	s.states[e.state()]++
 	t.enter(s, slot, e, k, tick)
 	s.unlock()

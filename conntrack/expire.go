@@ -55,7 +55,7 @@ func (t *Table) Advance(now int64, budget int) (more bool) {
 
 // bury takes back the counts of dying entries. It returns false if the budget ran out.
 func (t *Table) bury(budget *int) bool {
-	for i := range t.sweeper.dying {
+	for i := range (len(t.conns) + 63) / 64 {
 		word := &t.sweeper.dying[i]
 		for n, set := 0, word.Load(); set != 0; n, set = n+1, set>>1 {
 			if set&1 == 0 {
@@ -158,14 +158,14 @@ func (t *Table) passShard(s *shard, pass uint32, budget *int) (done bool) {
 	s.lock()
 	defer s.unlock()
 	if s.pass != pass {
-		s.pass, s.cursor = pass, 1
+		s.pass, s.cursor = pass, s.stride
 	}
 	for n := 1; s.cursor < s.fresh; n++ {
 		if *budget <= 0 {
 			return false
 		}
 		slot := s.cursor
-		s.cursor++
+		s.cursor += s.stride
 		if n%slotsPerWork == 0 {
 			*budget--
 		}

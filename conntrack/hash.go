@@ -57,6 +57,17 @@ type Key struct {
 	proto         uint8
 	dir           Dir
 	known         bool // there are entries for such flows
+	wide          bool // an IPv6 flow
+	// Of an IPv6 flow instead of client and other. Others don't write them.
+	client6, other6 packet.Addr
+}
+
+// addresses are those of the client and of the other side.
+func (k *Key) addresses() (client, other packet.Addr) {
+	if k.wide {
+		return k.client6, k.other6
+	}
+	return packet.AddrFrom4(k.client), packet.AddrFrom4(k.other)
 }
 
 // Hash makes the key of f, which dir says whether it is a client's packet (In) or a server's (Out).
@@ -65,14 +76,23 @@ func (t *Table) Hash(f *packet.Flow, dir Dir, k *Key) {
 	if dir == Out {
 		client, other, cport, oport = other, client, oport, cport
 	}
-	if k.known = client.Is4() && other.Is4(); !k.known {
-		return
-	}
+	k.known, k.wide = true, false
 	h := t.hash.client(f.Proto, client, cport)
 	k.shard = uint32(h >> t.connShift)
 	k.hash = t.hash.tuple(h, dir, other, oport)
 	k.client, k.other, k.cport, k.oport = client.V4(), other.V4(), cport, oport
 	k.proto, k.dir = f.Proto, dir
+	if !client.Is4() || !other.Is4() {
+		k.widen(client, other, uint32(len(t.conns))/2)
+	}
+}
+
+// widen makes k, complete but for the addresses, one of an IPv6 flow, whose shards are wide behind those of IPv4. A flow
+// between the families has no entries.
+func (k *Key) widen(client, other packet.Addr, wide uint32) {
+	k.known, k.wide = client.Is4() == other.Is4(), true
+	k.client6, k.other6 = client, other
+	k.shard += wide
 }
 
 // prefetchFrom is the number of entries from which Prefetch pays: fewer lie in the caches anyway.
@@ -102,7 +122,11 @@ func (t *Table) Prefetch(keys []Key) {
 			if s.n != 0 {
 				b := s.bucket(k.hash)
 				for m := b.match(tagOf(k.hash)); m != 0; m &= m - 1 {
-					prefetch((*[entrySize]byte)(s.entry(b.ref(bits.TrailingZeros32(m)) >> 1)))
+					slot := b.ref(bits.TrailingZeros32(m)) >> 1
+					prefetch((*[entrySize]byte)(s.entry(slot)))
+					if k.wide {
+						prefetch((*[entrySize]byte)(s.addresses(slot)))
+					}
 				}
 			}
 			s.unlock()
@@ -110,11 +134,12 @@ func (t *Table) Prefetch(keys []Key) {
 	}
 }
 
-// entryHash is the hash under which e is, or is to be, indexed for dir.
-func (k *hashKey) entryHash(e *entry, dir Dir) uint64 {
-	h := k.client(e.proto(), packet.AddrFrom4(e.client()), e.clientPort())
+// entryHash is the hash under which e, which lies in slot of s, is, or is to be, indexed for dir.
+func (s *shard) entryHash(k *hashKey, slot uint32, e *entry, dir Dir) uint64 {
+	client, virtual, server := s.tuple(slot, e)
+	h := k.client(e.proto(), client, e.clientPort())
 	if dir == Out {
-		return k.tuple(h, Out, packet.AddrFrom4(e.server()), e.serverPort())
+		return k.tuple(h, Out, server, e.serverPort())
 	}
-	return k.tuple(h, In, packet.AddrFrom4(e.virtual()), e.virtualPort())
+	return k.tuple(h, In, virtual, e.virtualPort())
 }

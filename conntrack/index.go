@@ -77,7 +77,7 @@ func (s *shard) find(k *Key) (slot uint32, e *entry) {
 			if Dir(ref&1) != k.dir {
 				continue
 			}
-			if e := s.entry(ref >> 1); e.matches(k) {
+			if e := s.entry(ref >> 1); !k.wide && e.matches(k) || k.wide && s.matches(ref>>1, e, k) {
 				return ref >> 1, e
 			}
 		}
@@ -103,7 +103,7 @@ func (s *shard) add(slot uint32, dir Dir, hash uint64) {
 			for m := b.match(tag); m != 0; m &= m - 1 {
 				i := bits.TrailingZeros32(m)
 				old := b.ref(i)
-				if Dir(old&1) == Out && s.entry(old>>1).sameReply(s.entry(slot)) {
+				if Dir(old&1) == Out && s.sameReply(old>>1, slot) {
 					b.setRef(i, ref)
 					ref, room = old, nil
 					free &^= 1<<i - 1
@@ -233,7 +233,7 @@ func (s *shard) split(p *pool, h *hashKey) {
 			i := bits.TrailingZeros32(m)
 			tag, ref := b[i], b.ref(i)
 			b[i] = 0
-			if uint32(h.entryHash(s.entry(ref>>1), Dir(ref&1)))&bit != 0 {
+			if uint32(s.entryHash(h, ref>>1, s.entry(ref>>1), Dir(ref&1)))&bit != 0 {
 				move.append(tag, ref)
 			} else {
 				stay.append(tag, ref) // never overtakes i

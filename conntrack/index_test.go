@@ -142,7 +142,8 @@ func TestNewestAnswersFirstBehindHoles(t *testing.T) {
 			t.Fatal("no memory")
 		}
 		slot, e := s.take()
-		e.setTuple(6, packet.AddrFrom4(client), 1000, packet.AddrFrom4(9), 80, packet.AddrFrom4(8), 80)
+		e.setPorts(6, 1000, 80, 80)
+		s.setTuple(slot, e, packet.AddrFrom4(client), packet.AddrFrom4(9), packet.AddrFrom4(8))
 		return slot
 	}
 	var others []uint32

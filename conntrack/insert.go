@@ -48,7 +48,7 @@ func (t *Table) Insert(n *NewConn, c *Conn) Outcome {
 		return t.onePacket(n, c)
 	}
 	var k Key
-	if t.Hash(&n.Flow, In, &k); !k.known || !n.Server.Is4() {
+	if t.Hash(&n.Flow, In, &k); !k.known || !reachable(n.Flow.Src, n.Server, n.Method, n.RS) {
 		t.refused.Add(1)
 		return Full
 	}
@@ -73,6 +73,7 @@ func (t *Table) Insert(n *NewConn, c *Conn) Outcome {
 	}
 	slot, e = s.take()
 	e.init(n)
+	s.setTuple(slot, e, n.Flow.Src, n.Flow.Dst, n.Server)
 	s.states[None]++
 	s.inserts++
 	if n.RS != nil {
@@ -117,7 +118,7 @@ func (t *Table) enter(s *shard, slot uint32, e *entry, k *Key, tick uint32) {
 	s.link(slot, e, tick)
 	s.add(slot, In, k.hash)
 	if e.replyIndexed() {
-		s.add(slot, Out, t.hash.entryHash(e, Out))
+		s.add(slot, Out, s.entryHash(&t.hash, slot, e, Out))
 	}
 	s.grow(&t.pool, &t.hash)
 }
@@ -135,7 +136,7 @@ func (t *Table) admit() bool {
 	return false
 }
 
-// init writes the fields of a new connection, but for its template, timer and place in lists.
+// init writes the fields of a new connection, but for its addresses, template, timer and place in lists.
 func (e *entry) init(n *NewConn) {
 	flags := n.Flags&^(Template|NoOutput) | Inactive
 	if n.Method != service.Masq {
@@ -145,7 +146,7 @@ func (e *entry) init(n *NewConn) {
 	if n.RS != nil {
 		rs = n.RS.Index
 	}
-	e.setTuple(n.Flow.Proto, n.Flow.Src, n.Flow.SrcPort, n.Flow.Dst, n.Flow.DstPort, n.Server, n.ServerPort)
+	e.setPorts(n.Flow.Proto, n.Flow.SrcPort, n.Flow.DstPort, n.ServerPort)
 	e.setKind(n.Method, flags, rs, n.Service)
 	e.putState(None)
 	e.setPackets(1)
@@ -175,6 +176,7 @@ func (t *Table) onePacket(n *NewConn, c *Conn) Outcome {
 	}
 	t.hang(&e, n, tickOf(n.Now))
 	e.fill(c, 0, In, n.Now)
+	c.Client, c.Virtual, c.Server = n.Flow.Src, n.Flow.Dst, n.Server
 	if n.RS != nil {
 		n.RS.Unbind(false)
 	}

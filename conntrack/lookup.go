@@ -172,16 +172,16 @@ func (t *Table) Lookup(id ID, now int64, c *Conn) bool {
 func (t *Table) unindex(s *shard, slot uint32, e *entry) {
 	if e.life()&lifeEngine != 0 {
 		e.setLife(e.life() &^ lifeEngine)
-		s.engine.remove(slot, e)
+		s.engine.remove(s, slot, e)
 		return
 	}
 	if e.life()&lifeIndexed == 0 {
 		return
 	}
 	e.setLife(e.life() &^ lifeIndexed)
-	s.remove(slot, In, t.hash.entryHash(e, In))
+	s.remove(slot, In, s.entryHash(&t.hash, slot, e, In))
 	if e.replyIndexed() {
-		s.remove(slot, Out, t.hash.entryHash(e, Out))
+		s.remove(slot, Out, s.entryHash(&t.hash, slot, e, Out))
 	}
 }
 

@@ -7,24 +7,28 @@ import (
 	"sync/atomic"
 )
 
-// slab is what a shard takes at a time: 64 entries, or 64 buckets of its index.
+// slab is what a shard takes at a time: 64 lines, each an entry for IPv4, half of one for IPv6, or a bucket of its index.
 type slab [slabSize]byte
 
 const (
-	slabSize    = 4096
-	slabLines   = slabSize / entrySize
-	chunkSlabs  = 256
-	chunkSize   = chunkSlabs * slabSize // what one call of Config.Alloc gets
-	lowSlabs    = 64                    // refill below
-	allocPause  = 64                    // ticks until a failed Alloc is tried again: about a second
-	entryMemory = memoryKind(0)
-	indexMemory = memoryKind(1)
-	numKinds    = 2
+	slabSize   = 4096
+	slabLines  = slabSize / entrySize
+	chunkSlabs = 256
+	chunkSize  = chunkSlabs * slabSize // what one call of Config.Alloc gets
+	lowSlabs   = 64                    // refill below
+	allocPause = 64                    // ticks until a failed Alloc is tried again: about a second
 )
 
 // memoryKind tells apart the chunks of entries, which are to survive the process one day, from those of the index,
 // which can be built anew.
 type memoryKind uint8
+
+const (
+	entryMemory memoryKind = iota
+	entry6Memory
+	indexMemory
+	numKinds
+)
 
 // pool hands slabs to the shards. Its lock is the innermost: a shard may hold its own.
 type pool struct {
@@ -56,13 +60,14 @@ func (p *pool) take(k memoryKind) *slab {
 
 // low says that it is time for refill.
 func (p *pool) low() bool {
-	return p.left[entryMemory].Load() < lowSlabs || p.left[indexMemory].Load() < lowSlabs
+	return p.left[entryMemory].Load() < lowSlabs || p.left[entry6Memory].Load() < lowSlabs ||
+		p.left[indexMemory].Load() < lowSlabs
 }
 
 // refill gets memory where it runs low. It may take as long as a system call, so no lock of a shard may be held. Unless
 // urgent, it leaves the work to a worker that is already at it.
 func (p *pool) refill(tick uint32, urgent bool) {
-	for k := range memoryKind(numKinds) {
+	for k := range numKinds {
 		if p.left[k].Load() < lowSlabs {
 			p.grow(k, tick, urgent)
 		}

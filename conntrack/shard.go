@@ -23,6 +23,8 @@ type shard struct {
 	free        uint32 // first free slot, linked by next
 	fresh       uint32 // the first slot never used; slot 0 stands for none
 	id          uint32 // number among the connection shards, or among the template shards
+	stride      uint32 // lines of an entry, from one slot to the next: 1 for IPv4, 2 for IPv6
+	servers     *service.ServerIndex
 	states      [NumStates]uint32
 	inserts     uint64
 	expirations uint64
@@ -43,13 +45,25 @@ func (s *shard) lock() {
 
 func (s *shard) unlock() { s.mu.Unlock() }
 
+// wide says that s holds entries for IPv6.
+func (s *shard) wide() bool { return s.stride == 2 }
+
+// entryMemory is the kind of memory that s takes for entries.
+func (s *shard) entryMemory() memoryKind {
+	if s.wide() {
+		return entry6Memory
+	}
+	return entryMemory
+}
+
+// entry returns the line with number slot; in a shard for IPv6 entries lie at even numbers only.
 func (s *shard) entry(slot uint32) *entry {
 	return (*entry)(s.slabs[slot/slabLines][slot%slabLines*entrySize:])
 }
 
 // at returns the entry that lives in a slot, or nil.
 func (s *shard) at(slot uint32) *entry {
-	if slot == 0 || slot >= s.fresh {
+	if slot == 0 || slot >= s.fresh || slot&(s.stride-1) != 0 {
 		return nil
 	}
 	if e := s.entry(slot); e.life()&(lifeLive|lifeDying) == lifeLive {
@@ -64,12 +78,14 @@ func (s *shard) reserve(p *pool) bool {
 		if s.fresh >= maxSlots {
 			return false
 		}
-		more := p.take(entryMemory)
+		more := p.take(s.entryMemory())
 		if more == nil {
 			return false
 		}
 		s.slabs = append(s.slabs, more)
-		s.fresh = max(s.fresh, 1)
+		if s.fresh == 0 {
+			s.fresh, s.heads = s.stride, new([wheelSlots]uint32)
+		}
 	}
 	return s.index.reserve(p, 2)
 }
@@ -79,7 +95,7 @@ func (s *shard) take() (uint32, *entry) {
 	slot := s.free
 	if slot == 0 {
 		slot = s.fresh
-		s.fresh++
+		s.fresh += s.stride
 		e := s.entry(slot)
 		e.setGen(1)
 		return slot, e

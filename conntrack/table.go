@@ -3,7 +3,7 @@
 // as bytes from outside.
 //
 // Entries lie in slabs of slots without pointers, so that ten million of them cost the garbage collector nothing. They
-// are spread over shards by a keyed hash of protocol, client address and client port; both directions of a connection,
+// are spread over shards, each family's over its own, by a keyed hash of protocol, client address and client port; both directions of a connection,
 // ICMP errors about it and its first packet all meet in one shard, under one lock, which is held for a lookup and a step
 // of the state and never across a system call. Persistence templates have shards of their own; a connection's lock may
 // be held when a template's is taken, never the other way round.
@@ -28,7 +28,7 @@ type Config struct {
 	Alloc func(n int) ([]byte, error)
 	// MaxConns is the most entries, templates included. Default 64 million.
 	MaxConns int
-	// Shards is the number of connection shards, a power of two up to 1024. Default 256.
+	// Shards is the number of connection shards of each family, a power of two up to 1024. Default 256.
 	Shards int
 	// Key makes the hash unpredictable. Default: random.
 	Key [4]uint64
@@ -47,8 +47,8 @@ type Table struct {
 	maxEntries    int64
 	connShift     int // a client hash shifted right by it is the number of the connection shard
 	templateShift int
-	conns         []shard
-	templates     []shard
+	conns         []shard // those for IPv4, then as many for IPv6
+	templates     []shard // likewise
 
 	prefetchFrom int64
 
@@ -73,8 +73,8 @@ func New(c Config) (*Table, error) {
 	if c.Shards == 0 {
 		c.Shards = defaultShards
 	}
-	if c.Shards < 1 || c.Shards > 1<<shardBits || c.Shards&(c.Shards-1) != 0 {
-		return nil, fmt.Errorf("conntrack: %d shards: not a power of two up to %d", c.Shards, 1<<shardBits)
+	if c.Shards < 1 || c.Shards > 1<<shardBits/2 || c.Shards&(c.Shards-1) != 0 {
+		return nil, fmt.Errorf("conntrack: %d shards: not a power of two up to %d", c.Shards, 1<<shardBits/2)
 	}
 	if c.MaxConns <= 0 {
 		c.MaxConns = defaultMaxConns
@@ -85,7 +85,7 @@ func New(c Config) (*Table, error) {
 	if c.Alloc == nil {
 		c.Alloc = func(n int) ([]byte, error) { return make([]byte, n), nil }
 	}
-	templates := min(c.Shards, 1<<templateBits)
+	templates := min(c.Shards, 1<<templateBits/2)
 	t := &Table{
 		servers:       c.Servers,
 		hash:          c.Key,
@@ -93,18 +93,21 @@ func New(c Config) (*Table, error) {
 		prefetchFrom:  prefetchFrom,
 		connShift:     64 - bits.TrailingZeros(uint(c.Shards)),
 		templateShift: 64 - bits.TrailingZeros(uint(templates)),
-		conns:         make([]shard, c.Shards),
-		templates:     make([]shard, templates),
+		conns:         make([]shard, 2*c.Shards),
+		templates:     make([]shard, 2*templates),
 	}
 	for _, shards := range [...][]shard{t.conns, t.templates} {
 		for i := range shards {
-			shards[i].id = uint32(i)
-			shards[i].heads = new([wheelSlots]uint32)
+			s := &shards[i]
+			s.id, s.stride, s.servers = uint32(i), 1, c.Servers
+			if i >= len(shards)/2 {
+				s.stride = 2
+			}
 		}
 	}
 	t.pool.alloc = c.Alloc
 	t.rules.Store(newRules(DefaultSettings(), DefaultTimeouts()))
-	for k := range memoryKind(numKinds) {
+	for k := range numKinds {
 		if err := t.pool.chunk(k); err != nil {
 			return nil, err
 		}
@@ -121,5 +124,6 @@ func (s *shard) fill(c *Conn, slot uint32, e *entry, dir Dir, now int64) {
 	if e.flags()&Template != 0 {
 		id = templateID(s.id<<slotBits|slot, uint16(e.gen()))
 	}
+	c.Client, c.Virtual, c.Server = s.tuple(slot, e)
 	e.fill(c, id, dir, now)
 }

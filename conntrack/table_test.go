@@ -60,7 +60,7 @@ func TestFullTableRefuses(t *testing.T) {
 }
 
 func TestOutOfMemoryIsNoDisaster(t *testing.T) {
-	calls, limit := 0, 4
+	calls, limit := 0, 5 // one of them for IPv6
 	w := newWorld(t, Config{Alloc: func(n int) ([]byte, error) {
 		if calls++; calls > limit {
 			return nil, errors.New("no more")
@@ -209,9 +209,15 @@ func TestWalkStopsWhenToldTo(t *testing.T) {
 }
 
 func TestPacketPathAllocatesNothing(t *testing.T) {
+	for _, family := range families {
+		t.Run(family.name, func(t *testing.T) { testAllocations(t, family.server, family.numbered) })
+	}
+}
+
+func testAllocations(t *testing.T, server string, numbered func(service.Proto, int) packet.Flow) {
 	w := newWorld(t, Config{})
-	rs := w.server(t, "10.1.0.11:80", service.Masq)
-	f := flow(service.TCP, "192.0.2.1:1000", "10.9.0.100:80")
+	rs := w.server(t, server, service.Masq)
+	f := numbered(service.TCP, 200000)
 	a := answer(f, rs)
 	var c Conn
 	w.open(f, rs, &c)
@@ -241,7 +247,7 @@ func TestPacketPathAllocatesNothing(t *testing.T) {
 		{"Lookup", func() { w.Lookup(c.ID, w.now, &c) }},
 		{"Insert", func() { i++; n.Flow = numbered(service.TCP, i); w.Insert(n, &c) }},
 		{"OnePacket", func() { n.Flags = OnePacket; w.Insert(n, &c); n.Flags = 0 }},
-		{"InsertTemplate", func() { i++; nt.Client = packet.AddrFrom4(uint32(i)); w.InsertTemplate(nt, &c) }},
+		{"InsertTemplate", func() { i++; nt.Client = numbered(service.TCP, i<<14).Src; w.InsertTemplate(nt, &c) }},
 		{"FindTemplate", func() { w.FindTemplate(&k, w.now, &c) }},
 		{"Advance", func() { w.now += int64(100 * time.Millisecond); w.Advance(w.now, 1000) }},
 		{"Stats", func() { w.Stats() }},

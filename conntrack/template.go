@@ -13,10 +13,19 @@ type TemplateKey struct {
 	Proto service.Proto
 	// Client is the client's address under the service's mask.
 	Client packet.Addr
-	// Virtual is the VIP, or packet.AddrFrom4(mark) for a fwmark service; VirtualPort is 0 there, on port-zero services
-	// and on FTP's.
+	// Virtual is the VIP, or MarkAddr of a fwmark service's mark; VirtualPort is 0 there, on port-zero services and on
+	// FTP's. It is of Client's family.
 	Virtual     packet.Addr
 	VirtualPort uint16
+}
+
+// MarkAddr is what stands for the VIP in the templates of a fwmark service: its mark written as an address of the
+// client's family, in the first four bytes as the kernel has it (ip_vs_core.c, ip_vs_sched_persist): 0.0.0.7 or 0:7::.
+func MarkAddr(mark uint32, client packet.Addr) packet.Addr {
+	if client.Is4() {
+		return packet.AddrFrom4(mark)
+	}
+	return packet.AddrFromWords(uint64(mark)<<32, 0)
 }
 
 // NewTemplate is a template to be made.
@@ -89,7 +98,7 @@ func (t *Table) findTemplate(s *shard, k *Key, data []byte, now int64, c *Conn) 
 // or Full.
 func (t *Table) InsertTemplate(n *NewTemplate, c *Conn) Outcome {
 	var k Key
-	if !t.templateKey(&n.TemplateKey, &k) || !n.Server.Is4() || n.RS == nil {
+	if !t.templateKey(&n.TemplateKey, &k) || n.RS == nil || !reachable(n.Client, n.Server, n.Method, n.RS) {
 		t.refused.Add(1)
 		return Full
 	}
@@ -123,7 +132,8 @@ func (t *Table) InsertTemplate(n *NewTemplate, c *Conn) Outcome {
 	if n.Method != service.Masq {
 		flags |= NoOutput
 	}
-	e.setTuple(uint8(n.Proto), n.Client, 0, n.Virtual, n.VirtualPort, n.Server, n.ServerPort)
+	e.setPorts(uint8(n.Proto), 0, n.VirtualPort, n.ServerPort)
+	s.setTuple(slot, e, n.Client, n.Virtual, n.Server)
 	e.setKind(n.Method, flags, n.RS.Index, n.Service)
 	e.putState(TemplateNone)
 	e.setPackets(0)
@@ -135,12 +145,12 @@ func (t *Table) InsertTemplate(n *NewTemplate, c *Conn) Outcome {
 	s.inserts++
 	s.link(slot, e, tick)
 	if len(n.Data) == 0 {
-		e.setLife(lifeLive | lifeIndexed)
+		e.setLife(e.life() | lifeLive | lifeIndexed)
 		s.add(slot, In, k.hash)
 		s.grow(&t.pool, &t.hash)
 	} else {
-		e.setLife(lifeLive | lifeEngine)
-		s.engine.add(slot, e, n.Data)
+		e.setLife(e.life() | lifeLive | lifeEngine)
+		s.engine.add(s, slot, e, n.Data)
 	}
 	s.fill(c, slot, e, In, n.Now)
 	return Inserted
@@ -148,9 +158,6 @@ func (t *Table) InsertTemplate(n *NewTemplate, c *Conn) Outcome {
 
 // templateKey makes the key of a template. ok is false if the table has no templates for such addresses.
 func (t *Table) templateKey(tk *TemplateKey, k *Key) (ok bool) {
-	if !tk.Client.Is4() || !tk.Virtual.Is4() {
-		return false
-	}
 	h := t.hash.client(uint8(tk.Proto), tk.Client, 0)
 	*k = Key{
 		hash:   t.hash.tuple(h, In, tk.Virtual, tk.VirtualPort),
@@ -158,7 +165,10 @@ func (t *Table) templateKey(tk *TemplateKey, k *Key) (ok bool) {
 		client: tk.Client.V4(), other: tk.Virtual.V4(), oport: tk.VirtualPort,
 		proto: uint8(tk.Proto), dir: In, known: true,
 	}
-	return true
+	if !tk.Client.Is4() || !tk.Virtual.Is4() {
+		k.widen(tk.Client, tk.Virtual, uint32(len(t.templates))/2)
+	}
+	return k.known
 }
 
 // templateShard returns the shard of a template's reference, or nil if there is no such shard.

@@ -217,7 +217,7 @@ func (r *replay) schedule(f packet.Flow, flags uint8, to string) *Conn {
 	if vs.persistence > 0 {
 		k := TemplateKey{Proto: vs.proto, Client: f.Src.Mask4(vs.mask), Virtual: f.Dst, VirtualPort: vs.addr.Port()}
 		if vs.mark != 0 {
-			k.Virtual = packet.AddrFrom4(vs.mark)
+			k.Virtual = MarkAddr(vs.mark, f.Src)
 		}
 		if k.VirtualPort == 21 {
 			k.VirtualPort = 0

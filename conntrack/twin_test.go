@@ -18,6 +18,7 @@ type twins struct {
 	m        *model
 	input    *bytes.Reader
 	servers  []*service.RealServer
+	reach    map[bool][]*service.RealServer // servers for IPv4 clients (true) and for IPv6 clients
 	flows    []packet.Flow
 	focus    int
 	log      []string
@@ -27,26 +28,45 @@ type twins struct {
 func newTwins(t testing.TB, input []byte) *twins {
 	// Two shards and one bucket page each: everything collides.
 	tw := &twins{world: newWorld(t, Config{Shards: 2}), t: t, m: newModel(), input: bytes.NewReader(input)}
+	tw.reach = map[bool][]*service.RealServer{}
 	for _, s := range []struct {
 		addr string
 		m    service.Method
-	}{{"10.1.0.11:80", service.Masq}, {"10.1.0.12:80", service.Masq}, {"10.1.0.13:80", service.Route}, {"10.1.0.14:80", service.Local}} {
+		four bool
+	}{
+		{"10.1.0.11:80", service.Masq, true}, {"10.1.0.12:80", service.Masq, true}, {"10.1.0.13:80", service.Route, true},
+		{"10.1.0.14:80", service.Local, true}, {"[2001:db8:1::15]:80", service.Tunnel, true},
+		{"[2001:db8:1::11]:80", service.Masq, false}, {"[2001:db8:1::12]:80", service.Masq, false},
+		{"[2001:db8:1::13]:80", service.Route, false}, {"[::14]:80", service.Local, false},
+		{"10.1.0.15:80", service.Tunnel, false},
+	} {
 		rs := tw.server(t, s.addr, s.m)
 		if len(tw.servers)%2 == 0 {
 			rs.TimeSetups() // which nothing may notice
 		}
 		tw.servers = append(tw.servers, rs)
+		tw.reach[s.four] = append(tw.reach[s.four], rs)
 	}
 	for client := range 2 {
 		for port := range 1 + client {
-			for _, vip := range []string{"10.9.0.100:80", "10.9.0.101:80", "10.9.0.100:81"} {
+			for vip := range 3 {
 				for _, proto := range []service.Proto{service.TCP, service.UDP} {
-					tw.flows = append(tw.flows, flow(proto, fmt.Sprintf("192.0.2.%d:%d", client, 1000+port), vip))
+					tw.flows = append(tw.flows,
+						flow(proto, fmt.Sprintf("192.0.2.%d:%d", client, 1000+port),
+							[]string{"10.9.0.100:80", "10.9.0.101:80", "10.9.0.100:81"}[vip]),
+						flow(proto, fmt.Sprintf("[2001:db8::%d]:%d", client, 1000+port),
+							[]string{"[2001:db8:9::100]:80", "[2001:db8:9:0:1::100]:80", "[2001:db8:9::100]:81"}[vip]))
 				}
 			}
 		}
 	}
 	return tw
+}
+
+// serverFor returns a server that f can go to.
+func (tw *twins) serverFor(f packet.Flow) *service.RealServer {
+	reach := tw.reach[f.Src.Is4()]
+	return reach[tw.pick(len(reach))]
 }
 
 // pick returns a number below n.
@@ -65,7 +85,8 @@ func (tw *twins) flow() packet.Flow {
 
 // answer returns what a server might send about a flow: mostly the one that its connection goes to.
 func (tw *twins) answer() packet.Flow {
-	f, rs := tw.flow(), tw.servers[tw.pick(len(tw.servers))]
+	f := tw.flow()
+	rs := tw.serverFor(f)
 	if mc := tw.m.find(f, In); mc != nil && tw.pick(8) > 0 {
 		rs = mc.rs
 	}
@@ -137,7 +158,7 @@ func (tw *twins) packetIn() {
 	want, mc := tw.m.in(f, flags, tw.now)
 	tw.compare(got, &c, want, mc)
 	if want.Missed() {
-		tw.insert(f, []uint8{flags, packet.TCPSyn, packet.TCPSyn, packet.TCPAck}[tw.pick(4)], tw.servers[tw.pick(len(tw.servers))], 0)
+		tw.insert(f, []uint8{flags, packet.TCPSyn, packet.TCPSyn, packet.TCPAck}[tw.pick(4)], tw.serverFor(f), 0)
 	}
 }
 
@@ -152,9 +173,9 @@ func (tw *twins) insert(f packet.Flow, flags uint8, rs *service.RealServer, temp
 }
 
 func (tw *twins) insertTwice() {
-	f, rs := tw.flow(), tw.servers[tw.pick(len(tw.servers))]
-	tw.insert(f, packet.TCPSyn, rs, 0)
-	tw.insert(f, packet.TCPSyn, tw.servers[0], 0)
+	f := tw.flow()
+	tw.insert(f, packet.TCPSyn, tw.serverFor(f), 0)
+	tw.insert(f, packet.TCPSyn, tw.reach[f.Src.Is4()][0], 0)
 }
 
 func (tw *twins) packetOut() {
@@ -209,7 +230,10 @@ func (tw *twins) find() {
 func (tw *twins) persistent() {
 	f := tw.flow()
 	k := TemplateKey{Proto: service.Proto(f.Proto), Client: f.Src.Masked(31), Virtual: f.Dst, VirtualPort: f.DstPort}
-	rs, timeout := tw.servers[tw.pick(len(tw.servers))], time.Duration(2+tw.pick(9)*20)*time.Second
+	if !f.Src.Is4() {
+		k.Client = f.Src.Masked(127)
+	}
+	rs, timeout := tw.serverFor(f), time.Duration(2+tw.pick(9)*20)*time.Second
 	tw.note("template %v for %v to %v", k, f, rs)
 	var c Conn
 	got := tw.FindTemplate(&k, tw.now, &c)

@@ -6,7 +6,7 @@ func (t *Table) Walk(now int64, yield func(*Conn) bool) {
 	var copies [quantum]Conn
 	for _, shards := range [...][]shard{t.conns, t.templates} {
 		for i := range shards {
-			for slot := uint32(1); slot != 0; {
+			for slot := shards[i].stride; slot != 0; {
 				var n int
 				n, slot = shards[i].copy(copies[:], slot, now)
 				for j := range n {
@@ -24,7 +24,7 @@ func (s *shard) copy(copies []Conn, slot uint32, now int64) (n int, next uint32)
 	s.lock()
 	defer s.unlock()
 	tick := tickOf(now)
-	for end := slot + 8*quantum; slot < s.fresh; slot++ {
+	for end := slot + 8*quantum*s.stride; slot < s.fresh; slot += s.stride {
 		if n == len(copies) || slot == end {
 			return n, slot
 		}

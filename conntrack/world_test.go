@@ -80,6 +80,22 @@ func numbered(proto service.Proto, n int) packet.Flow {
 	}
 }
 
+// numbered6 is the n-th of many flows to one VIP, for IPv6.
+func numbered6(proto service.Proto, n int) packet.Flow {
+	f := numbered(proto, n)
+	f.Src = packet.AddrFromWords(0x20010db8_000c0000+uint64(n>>20), uint64(f.Src.V4()))
+	f.Dst = packet.AddrFromWords(0x20010db8_00090000, 0x100)
+	return f
+}
+
+// families are what to run a test or benchmark for: flows and the address of a server, without the port.
+var families = []struct {
+	name     string
+	numbered func(service.Proto, int) packet.Flow
+	server   string
+	bytes    int // that a connection may take
+}{{"ipv4", numbered, "10.1.0.11:80", 110}, {"ipv6", numbered6, "[2001:db8:1::11]:80", 176}}
+
 // answer is the flow of the server's packets in a connection.
 func answer(f packet.Flow, rs *service.RealServer) packet.Flow {
 	return packet.Flow{Src: rs.IP, SrcPort: rs.Addr.Port(), Dst: f.Src, DstPort: f.SrcPort, Proto: f.Proto}

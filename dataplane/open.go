@@ -145,19 +145,11 @@ func templateKey(vs *service.VirtualService, f *packet.Flow) conntrack.TemplateK
 	}
 	switch {
 	case vs.Mark != 0:
-		k.Proto, k.Virtual = 0, markAddr(vs.Mark, f.Src.Is4())
+		k.Proto, k.Virtual = 0, conntrack.MarkAddr(vs.Mark, f.Src)
 	case vs.Addr.Port() != ftpPort:
 		k.VirtualPort = vs.Addr.Port()
 	}
 	return k
-}
-
-// markAddr is a mark in an address's place, as the kernel puts it there: in the first four bytes of either family's.
-func markAddr(mark uint32, is4 bool) packet.Addr {
-	if is4 {
-		return packet.AddrFrom4(mark)
-	}
-	return packet.AddrFromWords(uint64(mark)<<32, 0)
 }
 
 const ftpPort = 21
