@@ -23,12 +23,12 @@ func (w *path) answerTimeExceeded(q *port, p *packet.Packet, from packet.Addr) V
 }
 
 // answerUnreachable tells p's sender that it cannot go on; otherwise is the verdict if it must not be told. mtu goes with
-// packet.ICMPCodeFragNeeded.
-func (w *path) answerUnreachable(q *port, p *packet.Packet, code uint8, mtu int, from packet.Addr, otherwise Verdict) Verdict {
+// forward.TooBig.
+func (w *path) answerUnreachable(q *port, p *packet.Packet, why forward.Reason, mtu int, from packet.Addr, otherwise Verdict) Verdict {
 	if v := w.mayError(p, from, otherwise); v != verdictNone {
 		return v
 	}
-	w.reply(q, p, forward.Unreachable(w.answer(), p, code, mtu, from))
+	w.reply(q, p, forward.Unreachable(w.answer(), p, why, mtu, from))
 	return AnsweredICMP
 }
 
@@ -52,7 +52,7 @@ func (w *path) refuse(q *port, f *link.Frame) Verdict {
 		!forward.ChecksumOK(p, f.Vnet()):
 		return DropNoConn
 	case p.Proto != packet.ProtoTCP:
-		return w.answerUnreachable(q, p, packet.ICMPCodePort, 0, p.Dst, DropNoConn)
+		return w.answerUnreachable(q, p, forward.NoPort, 0, p.Dst, DropNoConn)
 	case !w.resets.Allow(w.now):
 		return DropRateLimit
 	}

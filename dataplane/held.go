@@ -6,6 +6,7 @@ import (
 	"uvs/conntrack"
 	"uvs/dataplane/link"
 	"uvs/dataplane/nexthop"
+	"uvs/forward"
 	"uvs/packet"
 )
 
@@ -74,7 +75,7 @@ func (w *path) hold(q *port, f *link.Frame, p *packet.Packet, why wait) Verdict 
 // noWay drops a packet that has no next hop and tells its sender, as the kernel does.
 func (w *path) noWay(q *port, p *packet.Packet, why wait) Verdict {
 	reason := hopVerdict(why.status)
-	w.answerUnreachable(q, p, packet.ICMPCodeHost, 0, why.from, reason)
+	w.answerUnreachable(q, p, forward.NoHost, 0, why.from, reason)
 	return reason // rather than that it was answered: this is what the operator needs to know
 }
 

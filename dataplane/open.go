@@ -5,6 +5,7 @@ import (
 	"uvs/dataplane/link"
 	"uvs/dataplane/nexthop"
 	"uvs/dataplane/sip"
+	"uvs/forward"
 	"uvs/packet"
 	"uvs/service"
 )
@@ -172,7 +173,7 @@ func (w *path) unavailable(q *port, f *link.Frame, vs *service.VirtualService) V
 	case vs.Mark == 0 && vs.Addr.Port() == ftpPort && o.flow.DstPort != ftpPort, o.about:
 		return w.refuse(q, f)
 	}
-	return w.answerUnreachable(q, p, packet.ICMPCodePort, 0, p.Dst, DropNoScheduler)
+	return w.answerUnreachable(q, p, forward.NoPort, 0, p.Dst, DropNoScheduler)
 }
 
 // isElsewhere says that a is another station's unicast address.

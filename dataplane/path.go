@@ -11,7 +11,7 @@ import (
 
 const (
 	batchSize   = 64
-	answerSize  = 2048 // the largest answer of our own: an ICMP error of at most 576 bytes, an echoed quote
+	answerSize  = 2048 // the largest answer of our own: an ICMPv6 error of at most 1280 bytes
 	answerCount = 64
 )
 
@@ -180,7 +180,7 @@ func (w *path) ip(q *port, f *link.Frame, k *conntrack.Key) Verdict {
 	}
 	if w.table.Settings.NATICMPSend && w.table.IsNATServer(&p.Flow) && p.TCPFlags&packet.TCPRst == 0 && p.TTL > 1 {
 		p.DecTTL() // as the host has when it comes to IPVS
-		return w.answerUnreachable(q, p, packet.ICMPCodePort, 0, w.ownAddr(q, p.Dst), DropNoConn)
+		return w.answerUnreachable(q, p, forward.NoPort, 0, w.ownAddr(q, p.Dst), DropNoConn)
 	}
 	return w.stray(q, f)
 }
@@ -230,8 +230,8 @@ func (w *path) deliver(q *port, f *link.Frame, p *packet.Packet, c *conntrack.Co
 	if c.Method == service.Tunnel {
 		mtu = w.tunnelMTU(c, hop)
 	}
-	p.DecTTL()                                                   // before a fragmentation-needed quotes it, as in the kernel
-	if c.Method != service.Tunnel || w.table.Settings.PMTUDisc { // else the outer packet is fragmented
+	p.DecTTL()                                                               // before a fragmentation-needed quotes it, as in the kernel
+	if c.Method != service.Tunnel || w.table.Settings.PMTUDisc || !p.Is4() { // else the outer packet is fragmented
 		if v := w.fits(q, f, p, mtu, c.Virtual); v != verdictNone {
 			return v
 		}
@@ -321,7 +321,7 @@ func (w *path) fits(q *port, f *link.Frame, p *packet.Packet, mtu int, from pack
 	if n <= mtu || p.MayFragment() {
 		return verdictNone
 	}
-	return w.answerUnreachable(q, p, packet.ICMPCodeFragNeeded, mtu, from, DropTooBig)
+	return w.answerUnreachable(q, p, forward.TooBig, mtu, from, DropTooBig)
 }
 
 // segmentLen is the length of the IP packets that a super-frame stands for.

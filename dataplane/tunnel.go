@@ -121,7 +121,7 @@ func (w *path) tunnelError(h *packet.ICMP, quote []byte) Verdict {
 	var b []byte
 	switch h.Type() {
 	case packet.ICMPUnreachable:
-		b = forward.Unreachable(w.answer(), q, h.Code(), mtu, c.Virtual)
+		b = forward.Unreachable(w.answer(), q, forward.Reason(h.Code()), mtu, c.Virtual)
 	case packet.ICMPTimeExceeded:
 		b = forward.TimeExceeded(w.answer(), q, c.Virtual)
 	}

@@ -44,7 +44,7 @@ func hot(t testing.TB) []struct {
 		{"NATErrorIn", func() { NATErrorIn(toVIP, ev, quoted, server, 8080) }},
 		{"NATErrorOut", func() { NATErrorOut(toVIP, ev, quoted, vip, 80) }},
 		{"Reset", func() { Reset(reply, tcp) }},
-		{"Unreachable", func() { Unreachable(reply, big, packet.ICMPCodeFragNeeded, 1400, vip) }},
+		{"Unreachable", func() { Unreachable(reply, big, TooBig, 1400, vip) }},
 		{"TimeExceeded", func() { TimeExceeded(reply, tcp, vip) }},
 		{"EchoReply", func() { echo.ICMP().SetType(8, 0); cv.SetFlags(packet.VnetDataValid); EchoReply(echo, cv) }},
 		{"ARPReply", func() { ARPReply(reply, packet.MAC{2}, 1, packet.MAC{2, 1}, 2) }},

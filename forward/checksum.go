@@ -37,19 +37,16 @@ const (
 	sctpChecksumAt = 8
 )
 
-// isSCTP says that the IPv4 packet in frame is SCTP's, starting at start.
+// isSCTP says that the IP packet in frame is SCTP's, starting at start.
 func isSCTP(frame []byte, start int) bool {
-	_, b, ok := packet.ParseEth(frame)
-	if !ok || len(b) < packet.IPv4Len {
-		return false
-	}
-	ip := (*packet.IPv4)(b)
-	return ip.Proto() == packet.ProtoSCTP && start == packet.EthLen+ip.HeaderLen()
+	var p packet.Packet
+	return packet.Decode(frame, &p) == packet.NoFault && p.Proto == packet.ProtoSCTP && p.L4 == start
 }
 
 // ChecksumOK says that the L4 checksum of p is right, as far as can be known: it is taken as right if the device has
-// verified it or is still to complete it, if UDP has none, and in fragments and other protocols. IPVS forwards a packet
-// with a wrong one, but nobody answers it or believes an ICMP error that has one.
+// verified it or is still to complete it, if UDP over IPv4 has none, and in fragments and other protocols. UDP over IPv6
+// without one is wrong (RFC 8200 section 8.1). IPVS forwards a packet with a wrong one, but nobody answers it or believes an
+// ICMP error that has one.
 func ChecksumOK(p *packet.Packet, v *packet.Vnet) bool {
 	if p.Fragment || partial(p, v) || v.Flags()&packet.VnetDataValid != 0 {
 		return true
@@ -60,15 +57,14 @@ func ChecksumOK(p *packet.Packet, v *packet.Vnet) bool {
 		return packet.Fold(packet.Sum(b, 0)) == 0xffff
 	case packet.ProtoSCTP:
 		return p.SCTP().Checksum() == packet.CRC32c(b)
-	case packet.ProtoTCP:
+	case packet.ProtoTCP, packet.ProtoICMPv6:
 	case packet.ProtoUDP:
 		if p.UDP().Checksum() == 0 {
-			return true
+			return p.Is4()
 		}
 		b = b[:p.UDP().Len()]
 	default:
 		return true
 	}
-	ip := p.IPv4()
-	return packet.Fold(packet.Sum(b, packet.Pseudo4(ip.Src(), ip.Dst(), p.Proto, len(b)))) == 0xffff
+	return packet.Fold(packet.Sum(b, p.Pseudo(p.Proto, len(b)))) == 0xffff
 }

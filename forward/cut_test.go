@@ -203,7 +203,7 @@ func TestSplitAt(t *testing.T) {
 		{nil, false},
 	} {
 		var c collect
-		if got := SplitAt(make([]byte, 200), f, tt.ends, c.emit); got != tt.want || !tt.want && len(c.frames) > 0 {
+		if got := SplitAt(make([]byte, 200), f, tt.ends, Fragmentation{}, c.emit); got != tt.want || !tt.want && len(c.frames) > 0 {
 			t.Errorf("SplitAt %v = %v, %d emitted, want %v", tt.ends, got, len(c.frames), tt.want)
 		} else if got {
 			at := 0
@@ -219,7 +219,7 @@ func TestSplitAt(t *testing.T) {
 		}
 	}
 	var c collect
-	if SplitAt(make([]byte, 2*(FrameHead+20)), f, []int{48, 96, 100}, c.emit) {
+	if SplitAt(make([]byte, 2*(FrameHead+20)), f, []int{48, 96, 100}, Fragmentation{}, c.emit) {
 		t.Error("SplitAt three pieces with room for two heads = true")
 	}
 }

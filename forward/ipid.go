@@ -3,6 +3,8 @@ package forward
 import (
 	"hash/maphash"
 	"sync/atomic"
+
+	"uvs/packet"
 )
 
 // ids are the counters that IP identifications are drawn from, one per hash of addresses and protocol. A single counter
@@ -23,6 +25,18 @@ func nextID(src, dst uint32, proto uint8) uint16 {
 	for {
 		// The hash's other bits make pairs that share a counter start at different places.
 		if id := uint16(ids[h%uint64(len(ids))].Add(1)) + uint16(h>>32); id != 0 {
+			return id
+		}
+	}
+}
+
+type idKey6 struct{ src, dst packet.Addr }
+
+// nextID6 is the identification for the next packet of our own from src to dst that must be fragmented. It is never 0.
+func nextID6(src, dst packet.Addr) uint32 {
+	h := maphash.Comparable(idSeed, idKey6{src, dst})
+	for {
+		if id := ids[h%uint64(len(ids))].Add(1) + uint32(h>>32); id != 0 {
 			return id
 		}
 	}

@@ -237,7 +237,7 @@ func TestNATOfFragments(t *testing.T) {
 		if first := name == "first fragment"; !first && !bytes.Equal(before[p.L4:], p.L4Bytes()) {
 			t.Errorf("%s: payload has changed", name)
 		} else if first && (p.UDP().DstPort() != 5353 ||
-			p.UDP().Checksum() != packet.Update48(0x2874, 0x0a090064, 0x0a01000b, 53, 5353)) {
+			p.UDP().Checksum() != packet.UpdatePort(0x2874, packet.Difference4(0x0a090064, 0x0a01000b), 53, 5353)) {
 			t.Errorf("%s: port %d, checksum %#x", name, p.UDP().DstPort(), p.UDP().Checksum())
 		}
 	}

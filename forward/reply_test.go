@@ -77,7 +77,7 @@ func TestICMPErrorQuotesWhatFits(t *testing.T) {
 	for _, n := range []int{0, 1, 507, 508, 509, 1460, 60000} {
 		in := tcpFrame(packet.TCPAck, n)
 		p, _ := decode(t, in)
-		f := Unreachable(make([]byte, ReplyLen), p, packet.ICMPCodeFragNeeded, 1400, addr("10.9.0.100"))
+		f := Unreachable(make([]byte, ReplyLen), p, TooBig, 1400, addr("10.9.0.100"))
 		r, _ := decode(t, f)
 		want := min(len(p.Frame)-packet.EthLen, 548)
 		quote := r.L4Bytes()[packet.ICMPLen:]
@@ -88,7 +88,7 @@ func TestICMPErrorQuotesWhatFits(t *testing.T) {
 			r.Src != addr("10.9.0.100") || r.Dst != p.Src || r.IPv4().TOS() != 0xd0 || r.IPv4().DF() || r.TTL != 64 {
 			t.Errorf("frame %x", f[:80])
 		}
-		if f := TimeExceeded(make([]byte, ReplyLen), p, addr("10.9.0.100")); len(f) != ReplyLen-548+want {
+		if f := TimeExceeded(make([]byte, ReplyLen), p, addr("10.9.0.100")); len(f) != FrameHead+packet.IPv4Len+packet.ICMPLen+want {
 			t.Errorf("TimeExceeded has %d bytes", len(f))
 		}
 	}
@@ -250,7 +250,7 @@ func FuzzReply(f *testing.F) {
 		}
 		for _, out := range [][]byte{
 			Reset(make([]byte, ReplyLen), p),
-			Unreachable(make([]byte, ReplyLen), p, code, mtu, addr("10.9.0.100")),
+			Unreachable(make([]byte, ReplyLen), p, Reason(code), mtu, addr("10.9.0.100")),
 			TimeExceeded(make([]byte, ReplyLen), p, p.Dst),
 		} {
 			if out == nil {

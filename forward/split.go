@@ -4,19 +4,39 @@ import (
 	"uvs/packet"
 )
 
-// SplitRoom is the room in bytes that Split's buf needs for any datagram and any MTU down to 576 bytes.
+// SplitRoom is the room in bytes that Split's buf needs for any IPv4 datagram and any MTU down to 576 bytes, or any IPv6
+// packet without extension headers.
 const SplitRoom = (FrameHead + 60) * (0xffff/(576-60-7) + 1)
 
-// Split cuts the IPv4 frame (from its Ethernet header on) into fragments of at most mtu bytes, IP header included, and
-// calls emit for each, in order (RFC 791 section 3.2): head is an empty virtio-net header, frame's Ethernet header and
-// the fragment's IP header, written to buf; body is a part of frame. A frame that fits comes out whole; a fragment is
-// cut into smaller ones. Options that only the first fragment carries become no-operations in the others, as Linux does
-// it. A checksum left to the device must have been completed before, and whether DF allows this is the caller's
-// decision: the pieces keep the bit. It returns false, having emitted nothing, if frame is no IPv4 frame or a fragment that
-// ends beyond 64 KiB, mtu holds no header and eight bytes, or buf has no room for the heads.
+// Split cuts the IP frame (from its Ethernet header on) into fragments of at most mtu bytes, IP header included, and calls
+// emit for each, in order (RFC 791 section 3.2, RFC 8200 section 4.5): head is an empty virtio-net header, frame's Ethernet
+// header and the fragment's IP header, written to buf; body is a part of frame. A frame that fits comes out whole. A
+// checksum left to the device must have been completed before.
+//
+// Of IPv4 a fragment is cut into smaller ones, and options that only the first carries become no-operations in the others,
+// as Linux does it. Whether DF allows this is the caller's decision: the pieces keep the bit. IPv6 is fragmented by its
+// source alone, so this is for packets of our own, which get an identification here; one that has a fragment header is not
+// cut. Split returns false, having emitted nothing, if frame is no IP frame or a fragment that ends beyond 64 KiB, mtu holds
+// no header and eight bytes, or buf has no room for the heads.
 func Split(buf, frame []byte, mtu int, emit func(head, body []byte)) bool {
-	c, ok := newCutter(buf, frame)
+	_, b, ok := packet.ParseEth(frame)
 	if !ok {
+		return false
+	}
+	c := cutter{buf: buf, frame: frame}
+	if isIPv6(frame) {
+		ip, _, ok := packet.ParseIPv6(b)
+		if !ok {
+			return false
+		}
+		if packet.IPv6Len+ip.PayloadLen() <= mtu {
+			return c.emitWhole(packet.IPv6Len, ip.PayloadLen(), emit)
+		}
+		n, ok := packet.UnfragmentableLen(b)
+		if !ok || !c.set6(n, nextID6(ip.Src(), ip.Dst())) {
+			return false
+		}
+	} else if !c.set4() {
 		return false
 	}
 	size := max(1, len(c.payload)) // of a piece's payload
@@ -37,11 +57,24 @@ func Split(buf, frame []byte, mtu int, emit func(head, body []byte)) bool {
 	}
 }
 
-// SplitAt cuts as Split does, but where ends says: each is where a fragment ends, in bytes of IP payload, rising, all
-// but the last multiples of 8, the last the payload's length. It returns false, having emitted nothing, also if ends is
-// not so.
-func SplitAt(buf, frame []byte, ends []int, emit func(head, body []byte)) bool {
-	c, ok := newCutter(buf, frame)
+// Fragmentation is how an IPv6 datagram came in fragments.
+type Fragmentation struct {
+	// Fixed is the length in bytes of what each had before its fragment header: IPv6 header and extension headers.
+	Fixed int
+	ID    uint32
+}
+
+// SplitAt cuts as Split does, but where ends says: each is where a fragment ends, in bytes of what is fragmented (IPv4's
+// payload, or what follows how.Fixed bytes of IPv6), rising, all but the last multiples of 8, the last the length of it all.
+// An IPv6 datagram gets its fragment headers as how says. It returns false, having emitted nothing, also if ends is not so.
+func SplitAt(buf, frame []byte, ends []int, how Fragmentation, emit func(head, body []byte)) bool {
+	c := cutter{buf: buf, frame: frame}
+	var ok bool
+	if isIPv6(frame) {
+		ok = c.set6(how.Fixed, how.ID)
+	} else {
+		ok = c.set4()
+	}
 	if !ok || c.room() < len(ends) {
 		return false
 	}
@@ -61,30 +94,80 @@ func SplitAt(buf, frame []byte, ends []int, emit func(head, body []byte)) bool {
 	return len(ends) > 0
 }
 
+func isIPv6(frame []byte) bool {
+	eth, _, ok := packet.ParseEth(frame)
+	return ok && eth.Type() == packet.EtherIPv6
+}
+
 // cutter writes the heads of a datagram's fragments, one behind the other.
 type cutter struct {
 	buf       []byte
-	frame     []byte // to the end of the IP header
-	payload   []byte
-	headerLen int
-	base      int // offset in its datagram of what is cut
-	mf        bool
+	frame     []byte // to the end of the IP header, of IPv6 of the extension headers that every fragment has
+	payload   []byte // what is cut
+	headerLen int    // of each piece, IPv6's fragment header included
+
+	// Of IPv4.
+	base int // offset in its datagram of what is cut
+	mf   bool
+
+	// Of IPv6.
+	v6     bool
+	nextAt int   // where frame says that a fragment header follows
+	next   uint8 // the protocol of payload
+	id     uint32
 }
 
-func newCutter(buf, frame []byte) (c cutter, ok bool) {
-	eth, b, ok := packet.ParseEth(frame)
+// set4 prepares c to cut the IPv4 frame.
+func (c *cutter) set4() bool {
+	eth, b, ok := packet.ParseEth(c.frame)
 	if !ok || eth.Type() != packet.EtherIPv4 {
-		return c, false
+		return false
 	}
 	ip, payload, ok := packet.ParseIPv4(b)
 	if !ok {
-		return c, false
+		return false
 	}
 	n := ip.HeaderLen()
 	if n+ip.FragOffset()+len(payload) > 0xffff {
-		return c, false // its last offsets could not be said
+		return false // its last offsets could not be said
 	}
-	return cutter{buf, frame[:packet.EthLen+n], payload, n, ip.FragOffset(), ip.MF()}, true
+	c.frame, c.payload, c.headerLen = c.frame[:packet.EthLen+n], payload, n
+	c.base, c.mf = ip.FragOffset(), ip.MF()
+	return true
+}
+
+// set6 prepares c to cut the IPv6 frame behind fixed bytes of its packet.
+func (c *cutter) set6(fixed int, id uint32) bool {
+	_, b, ok := packet.ParseEth(c.frame)
+	if !ok {
+		return false
+	}
+	_, payload, ok := packet.ParseIPv6(b)
+	if !ok {
+		return false
+	}
+	b = b[:packet.IPv6Len+len(payload)]
+	nextAt := packet.NextHeaderAt(b, fixed)
+	if nextAt == 0 {
+		return false
+	}
+	c.frame, c.payload, c.headerLen = c.frame[:packet.EthLen+fixed], b[fixed:], fixed+packet.FragmentLen
+	c.v6, c.nextAt, c.next, c.id = true, nextAt, b[nextAt], id
+	return true
+}
+
+// emitWhole emits a packet of n bytes behind an IP header of headerLen as it is.
+func (c *cutter) emitWhole(headerLen, n int, emit func(head, body []byte)) bool {
+	at := packet.EthLen + headerLen
+	h := packet.VnetLen + at
+	if len(c.buf) < h {
+		return false
+	}
+	head := c.buf[:h:h]
+	clear(head[:packet.VnetLen])
+	copy(head[packet.VnetLen:], c.frame[:at])
+	emit(head, c.frame[at:at+n])
+	return true
 }
 
 // room is how many heads the buffer still takes.
@@ -98,6 +181,12 @@ func (c *cutter) head(at, end int) []byte {
 	clear(h[:packet.VnetLen])
 	copy(h[packet.VnetLen:], c.frame)
 	b := h[FrameHead:]
+	if c.v6 {
+		b[c.nextAt] = packet.ProtoFragment
+		packet.PutFragment(b[c.headerLen-packet.FragmentLen:], c.next, at, end < len(c.payload), c.id)
+		(*packet.IPv6)(b).SetPayloadLen(c.headerLen - packet.IPv6Len + end - at)
+		return h
+	}
 	ip := (*packet.IPv4)(b)
 	if at > 0 {
 		packet.ClearUncopiedOptions(b)

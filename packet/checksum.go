@@ -84,15 +84,24 @@ func Update32(c uint16, old, new uint32) uint16 {
 	return ^Fold(uint64(^c) + uint64(^old) + uint64(new))
 }
 
-// UpdatePartial32 returns the uncomplemented pseudo-header sum c, as it lies in a checksum field that is still to be
-// completed (virtio's NEEDS_CSUM), after an address below it changed from old to new.
-func UpdatePartial32(c uint16, old, new uint32) uint16 {
-	return Fold(uint64(c) + uint64(^old) + uint64(new))
+// Difference4 is what an IPv4 address (host order) that took the place of old adds to a sum, in ones' complement.
+func Difference4(old, new uint32) uint64 { return uint64(^old) + uint64(new) }
+
+// Difference6 is Difference4 for IPv6 addresses.
+func Difference6(old, new Addr) uint64 {
+	return 4*0xffffffff - old.sum() + new.sum() // all bits set are a zero: the complement of each of the four words
 }
 
-// Update48 is Update16 for an address and a port at once.
-func Update48(c uint16, oldAddr, newAddr uint32, oldPort, newPort uint16) uint16 {
-	return ^Fold(uint64(^c) + uint64(^oldAddr) + uint64(newAddr) + uint64(^oldPort) + uint64(newPort))
+// UpdateDifference returns the checksum c after bytes below it changed by d (see Difference4).
+func UpdateDifference(c uint16, d uint64) uint16 { return ^Fold(uint64(^c) + d) }
+
+// UpdatePartial returns the uncomplemented pseudo-header sum c, as it lies in a checksum field that is still to be
+// completed (virtio's NEEDS_CSUM), after an address below it changed by d (see Difference4).
+func UpdatePartial(c uint16, d uint64) uint16 { return Fold(uint64(c) + d) }
+
+// UpdatePort is UpdateDifference for an address, which changed by d, and a port at once.
+func UpdatePort(c uint16, d uint64, old, new uint16) uint16 {
+	return ^Fold(uint64(^c) + d + uint64(^old) + uint64(new))
 }
 
 // UpdateSum returns the checksum c after bytes below it that summed up to old came to sum up to new, both unfolded.

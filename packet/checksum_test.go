@@ -81,16 +81,16 @@ func FuzzUpdate(f *testing.F) {
 		if got := slowSum(b[:len(b)&^1], 0); !same(got, ^c32) {
 			t.Errorf("Update32 = %#x, sum is %#x", c32, got)
 		}
-		if got := UpdatePartial32(partial, oldAddr, addr); !same(got, slowSum(b[:4], 0)) {
-			t.Errorf("UpdatePartial32 = %#x, want %#x", got, slowSum(b[:4], 0))
+		if got := UpdatePartial(partial, Difference4(oldAddr, addr)); !same(got, slowSum(b[:4], 0)) {
+			t.Errorf("UpdatePartial = %#x, want %#x", got, slowSum(b[:4], 0))
 		}
 		binary.BigEndian.PutUint16(b[4:], port)
 		sum := slowSum(b[:len(b)&^1], 0)
 		if got := Update16(c32, oldPort, port); !same(sum, ^got) {
 			t.Errorf("Update16 = %#x, sum is %#x", got, sum)
 		}
-		if got := Update48(c, oldAddr, addr, oldPort, port); !same(sum, ^got) {
-			t.Errorf("Update48 = %#x, sum is %#x", got, sum)
+		if got := UpdatePort(c, Difference4(oldAddr, addr), oldPort, port); !same(sum, ^got) {
+			t.Errorf("UpdatePort = %#x, sum is %#x", got, sum)
 		}
 		old := uint64(oldAddr) + uint64(oldPort)
 		if got := UpdateSum(c, old, uint64(addr)+uint64(port)); !same(sum, ^got) {
@@ -159,10 +159,10 @@ func BenchmarkSum(b *testing.B) {
 	}
 }
 
-func BenchmarkUpdate48(b *testing.B) {
+func BenchmarkUpdatePort(b *testing.B) {
 	b.ReportAllocs()
 	c := uint16(1)
 	for b.Loop() {
-		c = Update48(c, 0x0a090064, 0x0a01000b, 80, 8080)
+		c = UpdatePort(c, Difference4(0x0a090064, 0x0a01000b), 80, 8080)
 	}
 }

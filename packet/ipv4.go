@@ -4,14 +4,15 @@ import "encoding/binary"
 
 // IP protocol numbers.
 const (
-	ProtoICMP   = 1
-	ProtoIPIP   = 4
-	ProtoTCP    = 6
-	ProtoUDP    = 17
-	ProtoIPv6   = 41
-	ProtoGRE    = 47
-	ProtoICMPv6 = 58
-	ProtoSCTP   = 132
+	ProtoICMP     = 1
+	ProtoIPIP     = 4
+	ProtoTCP      = 6
+	ProtoUDP      = 17
+	ProtoIPv6     = 41
+	ProtoFragment = 44 // IPv6's fragment header
+	ProtoGRE      = 47
+	ProtoICMPv6   = 58
+	ProtoSCTP     = 132
 )
 
 // IPv4Len is the length in bytes of an IPv4 header without options.

@@ -6,7 +6,7 @@ import "encoding/binary"
 const (
 	extHopByHop    = 0
 	extRouting     = 43
-	extFragment    = 44
+	extFragment    = ProtoFragment
 	extAuth        = 51 // RFC 4302
 	extNone        = 59
 	extDestination = 60
@@ -133,12 +133,27 @@ func PutFragment(b []byte, next uint8, offset int, mf bool, id uint32) {
 // refuse longer chains.
 const maxExtensions = 8
 
+// extensionLen is the length in bytes of the extension header of protocol proto at the start of b, which has at least two
+// bytes; 0 if proto is no extension header that is walked over.
+func extensionLen(proto uint8, b []byte) int {
+	switch proto {
+	case extHopByHop, extDestination, extRouting:
+		return 8 + int(b[1])*8
+	case extAuth:
+		return 8 + int(b[1])*4
+	case extFragment:
+		return FragmentLen
+	}
+	return 0
+}
+
 // chain is what a walk through IPv6's extension headers found. Offsets are in the bytes walked through.
 type chain struct {
 	proto uint8
 	at    int  // of what the last header leads to
 	frag  int  // of the fragment header, -1 if there is none
 	part  bool // that header is of a part of a datagram, not an atomic fragment's
+	fixed int  // length of the headers that every fragment has: up to a routing header, else a hop-by-hop header
 	fault Fault
 }
 
@@ -146,57 +161,68 @@ type chain struct {
 // fragment header of a part of a datagram. A routing header that has addresses left to visit is a source route.
 func walkExtensions(next uint8, b []byte) chain {
 	c := chain{proto: next, frag: -1}
-	for n := 0; ; n++ {
-		rest := b[c.at:]
-		var size int
+	for n := 0; !c.part; n++ {
 		switch c.proto {
 		case extHopByHop, extDestination, extRouting, extAuth, extFragment:
-			if len(rest) < 8 {
-				c.fault = FaultShort
-				return c
-			}
 		default:
 			return c
 		}
-		switch c.proto {
-		case extHopByHop:
-			if n > 0 { // RFC 8200 section 4.3: only right behind the IPv6 header
-				c.fault = FaultIPHeader
-				return c
-			}
-			size = 8 + int(rest[1])*8
-		case extDestination:
-			size = 8 + int(rest[1])*8
-		case extRouting:
-			if rest[3] != 0 {
-				c.fault = FaultIPHeader
-				return c
-			}
-			size = 8 + int(rest[1])*8
-		case extAuth:
-			size = 8 + int(rest[1])*4
-		case extFragment:
-			if c.frag >= 0 {
-				c.fault = FaultIPHeader
-				return c
-			}
-			h := (*Fragment)(rest)
-			c.frag, size = c.at, FragmentLen
-			if c.part = h.Offset() != 0 || h.MF(); c.part {
-				c.proto, c.at = h.NextHeader(), c.at+size
-				return c
-			}
-		}
-		if len(rest) < size {
+		rest := b[c.at:]
+		if len(rest) < 8 {
 			c.fault = FaultShort
 			return c
 		}
-		if n == maxExtensions {
+		size := extensionLen(c.proto, rest)
+		switch {
+		case n == maxExtensions,
+			c.proto == extHopByHop && n > 0, // RFC 8200 section 4.3: only right behind the IPv6 header
+			c.proto == extRouting && rest[3] != 0,
+			c.proto == extFragment && c.frag >= 0:
 			c.fault = FaultIPHeader
 			return c
+		case len(rest) < size:
+			c.fault = FaultShort
+			return c
+		}
+		switch c.proto {
+		case extFragment:
+			h := (*Fragment)(rest)
+			c.frag, c.part = c.at, h.Offset() != 0 || h.MF()
+		case extHopByHop, extRouting:
+			c.fixed = c.at + size
 		}
 		c.proto, c.at = rest[0], c.at+size
 	}
+	return c
+}
+
+// UnfragmentableLen is how many bytes at the start of the IPv6 packet b stand in each of its fragments (RFC 8200 section
+// 4.5): the IPv6 header and what extension headers routers may have to read. ok is false if b's extension headers lie or
+// hold a fragment header already.
+func UnfragmentableLen(b []byte) (n int, ok bool) {
+	ip, rest, ok := ParseIPv6(b)
+	if !ok {
+		return 0, false
+	}
+	c := walkExtensions(ip.NextHeader(), rest)
+	return IPv6Len + c.fixed, c.fault == NoFault && c.frag < 0
+}
+
+// NextHeaderAt is the offset in the IPv6 packet b of the byte that says of what protocol the header at offset at is; 0 if no
+// header of b's begins there.
+func NextHeaderAt(b []byte, at int) int {
+	said, h := 6, IPv6Len
+	for h < at && len(b) >= h+8 {
+		n := extensionLen(b[said], b[h:])
+		if n == 0 {
+			return 0
+		}
+		said, h = h, h+n
+	}
+	if h != at {
+		return 0
+	}
+	return said
 }
 
 // decode6 is Decode for IPv6; b is the frame behind its Ethernet header.
@@ -236,6 +262,29 @@ func decode6(frame, b []byte, p *Packet) Fault {
 	return p.decodeL4(rest)
 }
 
+// HeadersWhole says of a first fragment of IPv6 that it has all headers of its datagram, as it must (RFC 8200 section 4.5,
+// RFC 7112): the fixed part of the L4 header too, and no other fragment header.
+func (p *Packet) HeadersWhole() bool {
+	c := walkExtensions(p.Proto, p.L4Bytes())
+	if c.fault != NoFault || c.frag >= 0 {
+		return false
+	}
+	n := len(p.L4Bytes()) - c.at
+	switch c.proto {
+	case ProtoTCP:
+		return n >= TCPLen
+	case ProtoUDP:
+		return n >= UDPLen
+	case ProtoICMPv6:
+		return n >= ICMPLen
+	case ProtoSCTP:
+		return n >= SCTPLen
+	case extNone:
+		return true
+	}
+	return n > 0
+}
+
 // fit6 says that an IPv6 packet may bear these addresses on a wire: no group, loopback or IPv4-mapped address as source
 // (RFC 4291 section 2.5.3, 2.7), the unspecified one only in neighbour discovery, and nothing for loopback.
 func fit6(src, dst Addr, proto uint8) bool {
@@ -255,11 +304,11 @@ func decodeQuoted6(b []byte, q *Packet) bool {
 	rest := b[IPv6Len:]
 	rest = rest[:min(len(rest), ip.PayloadLen())]
 	c := walkExtensions(ip.NextHeader(), rest)
-	if c.fault != NoFault {
+	q.Src, q.Dst, q.Proto = ip.Src(), ip.Dst(), c.proto
+	if c.fault != NoFault || !fit6(q.Src, q.Dst, q.Proto) { // an IPv4-mapped address would make an IPv4 packet of it
 		return false
 	}
 	q.Frame = b
-	q.Src, q.Dst, q.Proto = ip.Src(), ip.Dst(), c.proto
 	q.L3, q.L4 = 0, IPv6Len+c.at
 	q.Payload, q.FragmentAt = q.L4, 0
 	q.TTL, q.TCPFlags, q.Fragment = ip.HopLimit(), 0, c.part

@@ -179,9 +179,10 @@ const (
 	ICMP6Redirect         = 137
 	ICMP6ListenerReport2  = 143
 
-	ICMP6CodeNoRoute = 0 // of ICMP6Unreachable
-	ICMP6CodeAddress = 3 // of ICMP6Unreachable
-	ICMP6CodePort    = 4 // of ICMP6Unreachable
+	ICMP6CodeNoRoute    = 0 // of ICMP6Unreachable
+	ICMP6CodeProhibited = 1 // of ICMP6Unreachable
+	ICMP6CodeAddress    = 3 // of ICMP6Unreachable
+	ICMP6CodePort       = 4 // of ICMP6Unreachable
 )
 
 // ICMPLen is the length in bytes of an ICMP header.

@@ -84,7 +84,7 @@ func (d *Datagram) Emit(whole []byte, mtu int, emit func(head, body []byte)) boo
 	}
 	headLen := forward.FrameHead + ip.HeaderLen()
 	if len(payload) == d.ends[len(d.ends)-1] && d.longest()+ip.HeaderLen() <= mtu {
-		return forward.SplitAt(make([]byte, len(d.ends)*headLen), whole, d.ends, emit)
+		return forward.SplitAt(make([]byte, len(d.ends)*headLen), whole, d.ends, forward.Fragmentation{}, emit)
 	}
 	mtu = min(mtu, d.largest)
 	count := len(payload)/max(1, (mtu-ip.HeaderLen())&^7) + 1
