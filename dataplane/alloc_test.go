@@ -86,16 +86,23 @@ var ways = []struct {
 	method      service.Method
 	fromServers bool
 	verdict     Verdict
+	encap       service.Encap
 }{
-	{"DR", service.Route, false, ForwardedDR},
-	{"NAT", service.Masq, false, ForwardedNAT},
-	{"NATAnswer", service.Masq, true, Replied},
-	{"TUN", service.Tunnel, false, ForwardedTUN},
+	{"DR", service.Route, false, ForwardedDR, service.Encap{}},
+	{"NAT", service.Masq, false, ForwardedNAT, service.Encap{}},
+	{"NATAnswer", service.Masq, true, Replied, service.Encap{}},
+	{"TUN", service.Tunnel, false, ForwardedTUN, service.Encap{}},
+	{"GRE", service.Tunnel, false, ForwardedTUN, service.Encap{Kind: service.GRE}},
+	{"GREChecksum", service.Tunnel, false, ForwardedTUN, service.Encap{Kind: service.GRE, Checksum: service.FullChecksum}},
+	{"GUE", service.Tunnel, false, ForwardedTUN, service.Encap{Kind: service.GUE, Port: 6080}},
+	{"GUEChecksum", service.Tunnel, false, ForwardedTUN, service.Encap{Kind: service.GUE, Port: 6080, Checksum: service.FullChecksum}},
+	{"GUERemote", service.Tunnel, false, ForwardedTUN, service.Encap{Kind: service.GUE, Port: 6080, Checksum: service.RemoteChecksum}},
 }
 
 func TestAllocEstablishedConnectionsAllocateNothing(t *testing.T) {
 	for _, way := range ways {
 		w := established(t, way.method, way.fromServers, 1<<10)
+		w.table.Servers.At(0).SetEncap(way.encap)
 		now := 1001 * second
 		w.step(now)
 		if n := testing.AllocsPerRun(100, func() { now += 1000; w.step(now) }); n != 0 {
@@ -112,6 +119,7 @@ func BenchmarkEstablished(b *testing.B) {
 		for _, flows := range []int{1 << 12, 1 << 16, 1 << 20} {
 			b.Run(fmt.Sprintf("%s/flows=%d", way.name, flows), func(b *testing.B) {
 				w := established(b, way.method, way.fromServers, flows)
+				w.table.Servers.At(0).SetEncap(way.encap)
 				now := 1001 * second
 				b.ReportAllocs()
 				n := 0

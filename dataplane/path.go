@@ -228,7 +228,7 @@ func (w *path) deliver(q *port, f *link.Frame, p *packet.Packet, c *conntrack.Co
 	}
 	mtu := hop.MTU
 	if c.Method == service.Tunnel {
-		mtu = w.tunnelMTU(c, hop)
+		mtu = w.tunnelMTU(p, f.Vnet(), c, hop)
 	}
 	p.DecTTL()                                                               // before a fragmentation-needed quotes it, as in the kernel
 	if c.Method != service.Tunnel || w.table.Settings.PMTUDisc || !p.Is4() { // else the outer packet is fragmented

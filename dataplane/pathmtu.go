@@ -12,7 +12,7 @@ import (
 const (
 	pathMTULife  = 10 * time.Minute // RFC 1191 section 6.3; Linux's net.ipv4.route.mtu_expires
 	pathMTUFresh = pathMTULife / 10 // a report that says the same again is not news for so long
-	pathMTUMin   = 552              // Linux's net.ipv4.route.min_pmtu: who reports less wants to do harm to all clients
+	pathMTUMin   = 552              // Linux's net.ipv4.route.min_pmtu: who reports less wants to do harm to all clients; of IPv6 ipv6MinMTU
 	pathMTUMax   = 4096             // servers remembered
 )
 
@@ -41,7 +41,11 @@ func (m *pathMTUs) limit(server packet.Addr, mtu int, now int64) int {
 
 // learn remembers what a router said. Reports are rare, or say the same again, so the map is copied.
 func (m *pathMTUs) learn(server packet.Addr, mtu int, now int64) {
-	mtu = max(mtu, pathMTUMin)
+	if server.Is4() {
+		mtu = max(mtu, pathMTUMin)
+	} else {
+		mtu = max(mtu, ipv6MinMTU)
+	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	next := make(map[packet.Addr]pathMTU)

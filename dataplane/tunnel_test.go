@@ -26,11 +26,143 @@ func inner(t *testing.T, sent []byte) (outer *layers.IPv4, in gopacket.Packet) {
 }
 
 func tunnelled(t *testing.T) *director {
-	d := newDirector(t, nil)
-	d.serve(service.TCP, service.Tunnel, "10.1.0.11:80")
-	d.run()
-	inner(t, one(t, d.inject(0, fromClient(t, client, "S", ""))[1]))
+	d := tunnelledBy(t, service.Encap{})
+	inner(t, one(t, d.inject(0, fromClient(t, client, "A", ""))[1]))
 	return d
+}
+
+// tunnelledBy is a director with a connection through a tunnel of that kind.
+func tunnelledBy(t *testing.T, e service.Encap) *director {
+	d := newDirector(t, nil)
+	vs := d.serve(service.TCP, service.Tunnel, "10.1.0.11:80")
+	vs.Servers[0].SetEncap(e)
+	d.run()
+	one(t, d.inject(0, fromClient(t, client, "S", ""))[1])
+	return d
+}
+
+// encaps are the kinds of tunnel, with the bytes that each puts in front of an IPv4 packet, outer IPv4 header included, and more
+// if the packet's checksum was left to the device.
+var encaps = []struct {
+	encap       service.Encap
+	extra, more int
+}{
+	{service.Encap{}, 20, 0},
+	{service.Encap{Kind: service.GRE}, 24, 0},
+	{service.Encap{Kind: service.GRE, Checksum: service.FullChecksum}, 28, 0},
+	{service.Encap{Kind: service.GUE, Port: 6080}, 32, 0},
+	{service.Encap{Kind: service.GUE, Port: 5555, Checksum: service.FullChecksum}, 32, 0},
+	{service.Encap{Kind: service.GUE, Port: 6080, Checksum: service.RemoteChecksum}, 32, 8},
+}
+
+// TestTunnelsTakeTheirRoom: the largest packet that fits goes, one that is a byte longer is refused with that size, and the
+// same holds for the segments of a super-frame.
+func TestTunnelsTakeTheirRoom(t *testing.T) {
+	for _, k := range encaps {
+		for _, gso := range []bool{false, true} {
+			d := tunnelledBy(t, k.encap)
+			room := 1500 - k.extra
+			var v packet.Vnet
+			if gso {
+				room -= k.more
+				v.SetFlags(packet.VnetNeedsCsum)
+				v.SetGSOType(packet.GSOTCPv4)
+				v.SetHdrLen(54)
+				v.SetCsumStart(34)
+				v.SetCsumOffset(16)
+			}
+			for _, over := range []int{0, 1} {
+				n := room - 40 + over
+				payload := make([]byte, n)
+				if gso {
+					v.SetGSOSize(n)
+					payload = make([]byte, 3*n)
+				}
+				in := frame(t, gatewayMAC, cliMAC, &layers.IPv4{SrcIP: client.Addr().AsSlice(), DstIP: vip.AsSlice(), Flags: layers.IPv4DontFragment},
+					tcp(client.Port(), 80, "PA"), gopacket.Payload(payload))
+				d.mem[0].InjectVnet(v, in)
+				sent := d.run()
+				if over == 0 {
+					want := 1
+					if gso {
+						want = 3
+					}
+					if len(sent[1]) != want || len(sent[1][0]) != packet.VnetLen+packet.EthLen+1500 {
+						t.Errorf("%+v, super-frame %v: %d frames sent, want %d, filling the MTU", k.encap, gso, len(sent[1]), want)
+					}
+					continue
+				}
+				icmp := parse(t, one(t, sent[0])).Layer(layers.LayerTypeICMPv4).(*layers.ICMPv4)
+				if icmp.TypeCode != layers.CreateICMPv4TypeCode(3, 4) || int(icmp.Seq) != room {
+					t.Errorf("%+v, super-frame %v: answer %v mtu %d, want fragmentation needed, %d", k.encap, gso, icmp.TypeCode, icmp.Seq, room)
+				}
+			}
+			d.accounted()
+		}
+	}
+}
+
+// TestTunnelErrorsOfEveryKind: what a router says about an outer packet the client hears about its own, if the outer packet is
+// one that this connection's tunnel sends.
+func TestTunnelErrorsOfEveryKind(t *testing.T) {
+	for _, k := range encaps {
+		for _, lie := range []bool{false, true} {
+			d := tunnelledBy(t, k.encap)
+			sent := one(t, d.inject(0, fromClient(t, client, "PA", strings.Repeat("x", 100)))[1])
+			outer := sent[packet.VnetLen+packet.EthLen:]
+			if lie { // another kind of tunnel, or another port
+				switch k.encap.Kind {
+				case service.GUE:
+					outer[23]++
+				case service.GRE:
+					outer[23]++ // of neither IPv4 nor IPv6
+				default:
+					outer[9] = packet.ProtoGRE
+				}
+			}
+			report := frame(t, serverMAC(0xfa), rsMAC, &layers.IPv4{SrcIP: net.IPv4(10, 1, 0, 250), DstIP: net.IPv4(10, 1, 0, 1)},
+				&layers.ICMPv4{TypeCode: layers.CreateICMPv4TypeCode(3, 4), Seq: 1300}, gopacket.Payload(outer[:100]))
+			got := d.inject(1, report)[0]
+			want := 1300
+			if lie {
+				want = 1500
+			}
+			if mtu := d.plane.mtus.limit(packet.AddrFrom4(0x0a01000b), 1500, d.now); mtu != want {
+				t.Errorf("%+v: path MTU remembered as %d, want %d", k.encap, mtu, want)
+			}
+			if lie {
+				if len(got) != 0 {
+					t.Errorf("%+v: a report about a packet that isn't ours went on", k.encap)
+				}
+				continue
+			}
+			p := parse(t, one(t, got))
+			icmp, ip := p.Layer(layers.LayerTypeICMPv4).(*layers.ICMPv4), p.Layer(layers.LayerTypeIPv4).(*layers.IPv4)
+			if icmp.TypeCode != layers.CreateICMPv4TypeCode(3, 4) || int(icmp.Seq) != 1500-k.extra || !ip.DstIP.Equal(client.Addr().AsSlice()) {
+				t.Errorf("%+v: relayed %v mtu %d to %v", k.encap, icmp.TypeCode, icmp.Seq, ip.DstIP)
+			}
+			quoted := gopacket.NewPacket(icmp.Payload, layers.LayerTypeIPv4, gopacket.Default).Layer(layers.LayerTypeIPv4).(*layers.IPv4)
+			if !quoted.SrcIP.Equal(client.Addr().AsSlice()) || !quoted.DstIP.Equal(vip.AsSlice()) {
+				t.Errorf("%+v: the report quotes %v -> %v", k.encap, quoted.SrcIP, quoted.DstIP)
+			}
+			d.accounted()
+		}
+	}
+}
+
+// TestTunnelOfTheServer: how a connection is encapsulated follows its server's settings at once.
+func TestTunnelOfTheServer(t *testing.T) {
+	d := newDirector(t, nil)
+	vs := d.serve(service.TCP, service.Tunnel, "10.1.0.11:80")
+	d.run()
+	one(t, d.inject(0, fromClient(t, client, "S", ""))[1])
+	for _, k := range encaps {
+		vs.Servers[0].SetEncap(k.encap)
+		sent := one(t, d.inject(0, fromClient(t, client, "A", ""))[1])
+		if got, want := len(sent), packet.VnetLen+packet.EthLen+k.extra+40; got != want {
+			t.Errorf("%+v: frame of %d bytes, want %d", k.encap, got, want)
+		}
+	}
 }
 
 func TestTunnelSegmentsSuperFrames(t *testing.T) {

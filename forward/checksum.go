@@ -33,6 +33,7 @@ func CompleteChecksum(frame []byte, v *packet.Vnet) {
 
 // Where the checksum fields lie in their headers, which tells protocols apart.
 const (
+	tcpChecksumAt  = 16
 	udpChecksumAt  = 6
 	sctpChecksumAt = 8
 )

@@ -264,12 +264,15 @@ func superFrame(proto uint8, n, size int) []byte {
 
 // FuzzSegment cuts super-frames and wants the segments to be what a device would make, with the whole stream in them.
 func FuzzSegment(f *testing.F) {
-	f.Add(false, uint16(64000), uint16(1448), false)
-	f.Add(true, uint16(64000), uint16(1472), true)
-	f.Add(false, uint16(1), uint16(1448), true)
-	f.Add(true, uint16(1449), uint16(1), false)
-	f.Add(false, uint16(2897), uint16(1448), false)
-	f.Fuzz(func(t *testing.T, udp bool, n, size uint16, tunnelled bool) {
+	f.Add(false, uint16(64000), uint16(1448), uint8(0))
+	f.Add(true, uint16(64000), uint16(1472), uint8(1))
+	f.Add(false, uint16(1), uint16(1448), uint8(1))
+	f.Add(true, uint16(1449), uint16(1), uint8(0))
+	f.Add(false, uint16(2897), uint16(1448), uint8(0))
+	for i := range uint8(len(tunnels())) {
+		f.Add(i%2 == 0, uint16(10001), uint16(1401), i+1)
+	}
+	f.Fuzz(func(t *testing.T, udp bool, n, size uint16, tunnel uint8) {
 		proto := uint8(packet.ProtoTCP)
 		if udp {
 			proto = packet.ProtoUDP
@@ -281,8 +284,8 @@ func FuzzSegment(f *testing.F) {
 		p, v := decode(t, in)
 		before := bytes.Clone(in)
 		var tun *Tunnel
-		if tunnelled {
-			tun = &Tunnel{Src: addr("10.1.0.1"), Dst: addr("10.1.0.11"), PMTUDisc: n%2 == 0}
+		if list := tunnels(); tunnel > 0 {
+			tun = list[(int(tunnel)-1)%len(list)]
 		}
 		buf := make([]byte, SegmentRoom(p, v))
 		var c collect
@@ -316,22 +319,6 @@ func FuzzSegment(f *testing.F) {
 			t.Fatal("Segment with a byte too little = true")
 		}
 	})
-}
-
-// unwrap checks the outer header of an encapsulated frame and returns the frame without it.
-func unwrap(t *testing.T, tun *Tunnel, f []byte) []byte {
-	t.Helper()
-	b := f[FrameHead:]
-	ip, inner, ok := packet.ParseIPv4(b)
-	if !ok || ip.HeaderLen() != 20 || ip.TotalLen() != len(b) || slowSum(b[:20]) != 0xffff || ip.Proto() != packet.ProtoIPIP ||
-		ip.Src() != tun.Src.V4() || ip.Dst() != tun.Dst.V4() {
-		t.Fatalf("outer header %x", b[:20])
-	}
-	in := (*packet.IPv4)(inner)
-	if ip.TTL() != in.TTL() || ip.DF() != (in.DF() && tun.PMTUDisc) || (ip.ID() == 0) != ip.DF() || ip.TOS()&0xfc != in.TOS()&0xfc {
-		t.Fatalf("outer header %x of inner %x", b[:20], inner[:20])
-	}
-	return append(bytes.Clone(f[:FrameHead]), inner...)
 }
 
 func checkSegment(t *testing.T, p *packet.Packet, seg []byte, i int, last bool, at int) {
@@ -401,7 +388,7 @@ func TestTunnelTOS(t *testing.T) {
 		packet.FixIPv4Checksum(f[FrameHead:])
 		p, v := decode(t, f)
 		tun := Tunnel{Src: addr("10.1.0.1"), Dst: addr("10.1.0.11"), PMTUDisc: true}
-		head, body := tun.Wrap(make([]byte, FrameHead+TunnelLen), p, v)
+		head, body := tun.Wrap(make([]byte, FrameHead+MaxTunnelLen), p, v)
 		want := uint8(tos)
 		if tos&3 == 3 {
 			want = uint8(tos) - 1 // congestion experienced becomes ECT(0)
@@ -419,7 +406,7 @@ func TestTunnelCompletesTheChecksum(t *testing.T) {
 		want := bytes.Clone(p.Frame[p.L3:])
 		owe(p, v)
 		tun := Tunnel{Src: addr("10.1.0.1"), Dst: addr("10.1.0.11")}
-		head, body := tun.Wrap(make([]byte, FrameHead+TunnelLen), p, v)
+		head, body := tun.Wrap(make([]byte, FrameHead+MaxTunnelLen), p, v)
 		if !bytes.Equal(body, want) || (*packet.Vnet)(head).NeedsCsum() {
 			t.Errorf("%s: body %x, want %x", name, body, want)
 		}

@@ -222,7 +222,7 @@ func (d *director) tunnel(p *packet.Packet, v *packet.Vnet, out sent) [][]byte {
 	}
 	ip := (*packet.IPv4)(outer[packet.EthLen:])
 	tun := Tunnel{Src: packet.AddrFrom4(ip.Src()), Dst: packet.AddrFrom4(ip.Dst()), PMTUDisc: d.pmtuDisc}
-	buf := make([]byte, FrameHead+TunnelLen)
+	buf := make([]byte, FrameHead+MaxTunnelLen)
 	head, body := tun.Wrap(buf, p, v)
 	f := withMACs(append(bytes.Clone(head), body...), out)
 	if mtu := d.mtu[out.If]; len(f)-FrameHead > mtu {

@@ -31,7 +31,7 @@ func Segments(p *packet.Packet, v *packet.Vnet) int {
 
 // SegmentRoom is the room in bytes that Segment's buf needs for p.
 func SegmentRoom(p *packet.Packet, v *packet.Vnet) int {
-	return Segments(p, v) * (FrameHead + TunnelLen + p.Payload - p.L3)
+	return Segments(p, v) * (FrameHead + MaxTunnelLen + p.Payload - p.L3)
 }
 
 // Segment cuts the super-frame p into the frames that a device with segmentation offload would put on the wire, and
@@ -42,12 +42,12 @@ func SegmentRoom(p *packet.Packet, v *packet.Vnet) int {
 // It returns false, having emitted nothing, if p is no super-frame of TCP or UDP or buf has less than SegmentRoom.
 func Segment(buf []byte, p *packet.Packet, v *packet.Vnet, t *Tunnel, emit func(head, body []byte)) bool {
 	count := Segments(p, v)
-	if count == 0 || len(buf) < SegmentRoom(p, v) || t != nil && !p.Is4() {
+	if count == 0 || len(buf) < SegmentRoom(p, v) {
 		return false
 	}
 	outer := 0
 	if t != nil {
-		outer = TunnelLen
+		outer = t.HeadLen(p, v)
 	}
 	n := FrameHead + outer + p.Payload - p.L3
 	payload, size := segmentPayload(p), v.GSOSize()
@@ -75,7 +75,7 @@ func Segment(buf []byte, p *packet.Packet, v *packet.Vnet, t *Tunnel, emit func(
 			segmentUDP(l4, p, body)
 		}
 		if t != nil {
-			t.outer(head[FrameHead:], (*packet.IPv4)(inner), len(inner)+len(body))
+			t.putSegment(head[packet.VnetLen:FrameHead+outer], p, v, inner, body)
 		}
 		emit(head, body)
 	}

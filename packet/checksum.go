@@ -122,5 +122,8 @@ func CRC32c(b []byte) uint32 {
 	return crc32.Update(c, castagnoli, b[SCTPLen:])
 }
 
+// Word is the 16-bit word at the start of b.
+func Word(b []byte) uint16 { return binary.BigEndian.Uint16(b) }
+
 // SetWord writes the 16-bit word w, such as a checksum, to the start of b.
 func SetWord(b []byte, w uint16) { binary.BigEndian.PutUint16(b, w) }

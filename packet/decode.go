@@ -246,13 +246,19 @@ func (p *Packet) quotedPorts() bool {
 	return false
 }
 
-// DecodeQuotedIP returns the IPv4 header at the start of a quote, whatever it carries, if the quote has it whole and it is
-// no later fragment's.
-func DecodeQuotedIP(b []byte) (h *IPv4, ok bool) {
-	if len(b) < IPv4Len || b[0]>>4 != 4 {
-		return nil, false
+// DecodeQuotedIP returns protocol, destination and payload of the packet at the start of a quote, whatever it carries, if the
+// quote has its IP header whole, with extension headers, and it is no later fragment.
+func DecodeQuotedIP(b []byte) (proto uint8, dst Addr, payload []byte, ok bool) {
+	if len(b) > 0 && b[0]>>4 == 6 {
+		return decodeQuotedIP6(b)
 	}
-	h = (*IPv4)(b)
+	if len(b) < IPv4Len || b[0]>>4 != 4 {
+		return 0, dst, nil, false
+	}
+	h := (*IPv4)(b)
 	n := h.HeaderLen()
-	return h, n >= IPv4Len && len(b) >= n && h.FragOffset() == 0
+	if n < IPv4Len || len(b) < n || h.FragOffset() != 0 {
+		return 0, dst, nil, false
+	}
+	return h.Proto(), AddrFrom4(h.Dst()), b[n:], true
 }

@@ -321,3 +321,16 @@ func decodeQuoted6(b []byte, q *Packet) bool {
 	}
 	return q.quotedPorts()
 }
+
+// decodeQuotedIP6 is DecodeQuotedIP for IPv6.
+func decodeQuotedIP6(b []byte) (proto uint8, dst Addr, payload []byte, ok bool) {
+	if len(b) < IPv6Len {
+		return 0, dst, nil, false
+	}
+	ip, rest := (*IPv6)(b), b[IPv6Len:]
+	c := walkExtensions(ip.NextHeader(), rest)
+	if c.fault != NoFault || c.part && (*Fragment)(rest[c.frag:]).Offset() != 0 {
+		return 0, dst, nil, false
+	}
+	return c.proto, ip.Dst(), rest[c.at:], true
+}

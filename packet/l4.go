@@ -121,6 +121,15 @@ func (h *UDP) Checksum() uint16 { return binary.BigEndian.Uint16(h[6:8]) }
 // SetChecksum replaces the checksum field.
 func (h *UDP) SetChecksum(c uint16) { binary.BigEndian.PutUint16(h[6:8], c) }
 
+// PutUDP writes to the start of b a header without checksum; n is the length in bytes of header and payload.
+func PutUDP(b []byte, src, dst uint16, n int) {
+	_ = b[:UDPLen]
+	binary.BigEndian.PutUint16(b[0:2], src)
+	binary.BigEndian.PutUint16(b[2:4], dst)
+	binary.BigEndian.PutUint16(b[4:6], uint16(n))
+	b[6], b[7] = 0, 0
+}
+
 // SCTPLen is the length in bytes of the common header of SCTP.
 const SCTPLen = 12
 
@@ -159,6 +168,7 @@ const (
 	ICMPCodeHost       = 1  // of ICMPUnreachable
 	ICMPCodePort       = 3  // of ICMPUnreachable
 	ICMPCodeFragNeeded = 4  // of ICMPUnreachable
+	ICMPCodeProhibited = 13 // of ICMPUnreachable; RFC 1812
 )
 
 // ICMPv6 types (RFC 4443 section 2.1, RFC 4861 section 4, RFC 3810 section 5).

@@ -102,7 +102,25 @@ func describeIP(d Described, b []byte, depth int) {
 		inner := Described{}
 		describeIP(inner, p, 0)
 		d["inner"] = inner
+	case proto == packet.ProtoGRE && len(p) >= 4:
+		describeGRE(d, p)
 	}
+}
+
+// describeGRE adds a GRE packet to d. Of one with a checksum the recordings have eight bytes as they are.
+func describeGRE(d Described, p []byte) {
+	d["gre"] = hexOf(p[:4])
+	inner := Described{}
+	d["inner"] = inner
+	if p[0] == 0 {
+		describeIP(inner, p[4:], 0)
+		return
+	}
+	n := min(8, len(p))
+	inner["raw"] = hexOf(p[:n])
+	in := Described{}
+	describeIP(in, p[n:], 0)
+	inner["inner"] = in
 }
 
 // describeL4 adds what TCP and UDP headers say to d, and whether their checksum is right if summed asks so.
@@ -175,6 +193,8 @@ func Briefly(s *Step, out []Sent) Brief {
 		switch virtual, _ := netip.ParseAddrPort(s.V); {
 		case num("proto") == packet.ProtoIPIP, num("proto") == packet.ProtoIPv6:
 			b = Brief{To: str("dst"), Fwd: "tun"}
+		case num("proto") == packet.ProtoGRE:
+			b = Brief{To: str("dst"), Fwd: "gre"}
 		case s.V != "" && str("dst") == virtual.Addr().String():
 			b = Brief{To: str("eth"), Fwd: "dr"}
 		case d["dport"] != nil:
