@@ -16,7 +16,7 @@ build: ## static binaries of all commands in bin/
 	CGO_ENABLED=0 $(GO) build -trimpath -ldflags '$(LDFLAGS)' -o bin/ $(addprefix ./cmd/,$(COMMANDS))
 
 .PHONY: demo
-demo: build ## the main job on the built-in lab: DR and NAT with real clients and servers (KEEP=1 leaves it up)
+demo: build ## the main job on the built-in lab: DR, TUN and NAT with real clients and servers (KEEP=1 leaves it up)
 	@CGO_ENABLED=0 $(GO) build -trimpath -o bin/uvsdemo ./lab/demo
 	@bin/uvsdemo $(if $(KEEP),--keep)
 

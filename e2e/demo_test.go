@@ -20,46 +20,83 @@ func demo(t *testing.T) string {
 	return path
 }
 
-// checkDemo compares the demo's output with what a newcomer is promised.
-func checkDemo(t *testing.T, out string) {
+// checkDemo compares the demo's output with what a newcomer is promised: all methods, or without TUN where its device cannot be
+// had.
+func checkDemo(t *testing.T, out string, tun bool) {
 	t.Helper()
-	for _, want := range []string{
-		"== DR: direct routing", "== NAT: masquerading", "rs3           10.1.0.13:8080", "50.0 %",
+	want := []string{
+		"== DR: direct routing", "== TUN: tunnelling", "== NAT: masquerading", "rs3           10.1.0.13:8080", "50.0 %",
 		"download", "upload", "4291e08003394371", "200 datagrams by UDP (rr), all echoed",
 		"0 failed", "== Summary", "\n    DR       ok", "\n    NAT      ok",
-	} {
+	}
+	if tun {
+		want = append(want, "uvsdecap --director 10.9.0.1 --vip 10.9.0.100", "-> 10.2.0.11:80                 Tunnel", "\n    TUN      ok")
+	} else {
+		want = append(want, "Not shown: ", "open /dev/net/tun: permission denied", "sudo make demo", "\n    TUN      not shown")
+	}
+	for _, want := range want {
 		if !strings.Contains(out, want) {
 			t.Errorf("the demo doesn't show %q:\n%s", want, out)
 		}
 	}
 }
 
+// demoTime is how long a demo may take on a busy machine: it gives up itself before.
+const demoTime = 3 * time.Minute
+
 func TestDemo(t *testing.T) {
-	cmd := exec.CommandContext(within(t, time.Minute), demo(t))
+	cmd := exec.CommandContext(within(t, demoTime), demo(t))
 	out, err := cmd.CombinedOutput()
 	if err != nil {
 		t.Fatalf("the demo: %v\n%s", err, out)
 	}
-	checkDemo(t, string(out))
+	checkDemo(t, string(out), canTUN())
 }
 
-// The demo needs no root where the machine allows user namespaces.
+// canTUN says that we may have TUN devices.
+func canTUN() bool {
+	f, err := os.OpenFile("/dev/net/tun", os.O_RDWR, 0)
+	if err == nil {
+		f.Close()
+	}
+	return err == nil
+}
+
+// The demo needs no root where the machine allows user namespaces. For TUN it needs a device that distributions let everybody
+// open, and others root alone.
 func TestDemoWithoutRoot(t *testing.T) {
-	cmd := exec.CommandContext(within(t, time.Minute), demo(t))
-	cmd.Dir = "/"
-	if !inUserNamespace() {
-		cmd.SysProcAttr = asNobody()
+	if inUserNamespace() {
+		cmd := exec.CommandContext(within(t, demoTime), demo(t))
+		cmd.Dir = "/"
+		out, err := cmd.CombinedOutput()
+		if err != nil {
+			t.Fatalf("the demo: %v\n%s", err, out)
+		}
+		checkDemo(t, string(out), canTUN())
+		return
 	}
-	out, err := cmd.CombinedOutput()
-	if err != nil {
-		t.Fatalf("the demo as nobody: %v\n%s", err, out)
+	for _, mode := range []string{"0666", "0600"} {
+		t.Run(mode, func(t *testing.T) {
+			dir := t.TempDir()
+			cmd := exec.CommandContext(within(t, demoTime), "unshare", "--mount", "sh", "-ec", `
+				mount -t tmpfs -o mode=0755 tmpfs "$1"
+				mknod -m "$2" "$1/tun" c 10 200
+				mount --bind "$1/tun" /dev/net/tun
+				cd /
+				exec setpriv --reuid 65534 --regid 65534 --clear-groups "$3"
+			`, "sh", dir, mode, demo(t))
+			out, err := cmd.CombinedOutput()
+			if err != nil {
+				t.Fatalf("the demo as nobody: %v\n%s", err, out)
+			}
+			checkDemo(t, string(out), mode == "0666")
+		})
 	}
-	checkDemo(t, string(out))
 }
 
 // A demo that is left up can be played with by the commands it prints, until it is removed.
 func TestDemoKeep(t *testing.T) {
-	cmd := exec.CommandContext(within(t, time.Minute), demo(t), "--keep")
+	cmd := exec.CommandContext(within(t, demoTime), demo(t), "--keep")
 	out, err := cmd.Output()
 	defer func() {
 		if out, err := exec.Command(demo(t), "--remove").CombinedOutput(); err != nil {
@@ -74,11 +111,11 @@ func TestDemoKeep(t *testing.T) {
 	if err != nil {
 		t.Fatalf("the demo: %v\n%s", err, out)
 	}
-	checkDemo(t, string(out))
+	checkDemo(t, string(out), canTUN())
 	// What another program has left up is removed by that one only.
 	other := filepath.Join(built, "other")
 	must(t, os.MkdirAll(other, 0o755))
-	for _, name := range []string{"uvsdemo", "uvsd", "uvsadm"} {
+	for _, name := range []string{"uvsdemo", "uvsd", "uvsadm", "uvsdecap"} {
 		must(t, os.Link(program(name), filepath.Join(other, name)))
 	}
 	if out, err := exec.Command(filepath.Join(other, "uvsdemo"), "--remove").CombinedOutput(); err != nil {
@@ -101,7 +138,11 @@ func TestDemoKeep(t *testing.T) {
 		}
 		tried++
 	}
-	if tried != 10 {
-		t.Errorf("%d commands were found, want 10:\n%s", tried, out)
+	want := 10 // five for each method
+	if canTUN() {
+		want = 15
+	}
+	if tried != want {
+		t.Errorf("%d commands were found, want %d:\n%s", tried, want, out)
 	}
 }

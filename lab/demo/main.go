@@ -1,6 +1,6 @@
 // Command demo shows what uvs is for, on a network of its own: `make demo` builds it as bin/uvsdemo and runs it. For each
-// forwarding method it raises a lab of network namespaces, starts the uvsd that lies beside it and ordinary HTTP and UDP
-// servers, drives them with an ordinary client, changes the servers under load, and checks everything it shows.
+// forwarding method it raises a lab of network namespaces, starts the uvsd that lies beside it (for tunnelling the uvsdecap, too)
+// and ordinary HTTP and UDP servers, drives them with an ordinary client, changes the servers under load, and checks everything it shows.
 //
 // It needs root or user namespaces. Its exit status is 0 if all went well.
 package main
@@ -13,6 +13,7 @@ import (
 	"os"
 	"os/signal"
 	"path/filepath"
+	"strings"
 	"syscall"
 	"time"
 
@@ -92,7 +93,7 @@ func run(keep, rootless bool) error {
 
 // demo is one run.
 type demo struct {
-	bin      string // where uvsd and uvsadm lie: beside this program
+	bin      string // where uvsd, uvsadm and uvsdecap lie: beside this program
 	self     string
 	dir      string // for sockets and logs
 	keep     bool
@@ -107,7 +108,7 @@ func newDemo(keep, rootless bool) (*demo, error) {
 		return nil, err
 	}
 	d := &demo{bin: filepath.Dir(self), self: self, keep: keep, rootless: rootless}
-	for _, name := range []string{"uvsd", "uvsadm"} {
+	for _, name := range []string{"uvsd", "uvsadm", "uvsdecap"} {
 		if _, err := os.Stat(filepath.Join(d.bin, name)); err != nil {
 			return nil, fmt.Errorf("%s is not beside this program: run make build (%w)", name, err)
 		}
@@ -119,6 +120,14 @@ func newDemo(keep, rootless bool) (*demo, error) {
 // methods shows each method. Without keep a stage is gone before the next is raised.
 func (d *demo) methods(ctx context.Context) error {
 	for _, m := range methods {
+		if m.tunnel {
+			if why := noTUN(d.rootless); why != "" {
+				heading(fmt.Sprintf("%s: %s", m.name, m.title))
+				fmt.Printf("\n  Not shown: %s\n", strings.ReplaceAll(why, "\n", "\n  "))
+				d.results = append(d.results, result{method: m, absent: true})
+				continue
+			}
+		}
 		r, err := d.show(ctx, m)
 		if err != nil {
 			if ctx.Err() != nil {

@@ -62,6 +62,10 @@ func (d *demo) summary() {
 	fmt.Println()
 	t := newTable("Method", "Result", "Requests", "Failed", "Download", "Upload", "Datagrams", "Took")
 	for _, r := range d.results {
+		if r.absent {
+			t.row(r.method.name, "not shown", "-", "-", "-", "-", "-", "-")
+			continue
+		}
 		t.row(r.method.name, "ok", r.requests, 0, rate(r.down), rate(r.up), r.echoed, fmt.Sprintf("%.1f s", r.took.Seconds()))
 	}
 	t.print()

@@ -20,6 +20,7 @@ type result struct {
 	down, up lab.Transfer
 	echoed   int
 	took     time.Duration
+	absent   bool // not shown here
 }
 
 const (
@@ -45,9 +46,12 @@ func setUp(ctx context.Context, s *stage, _ *result) error {
 	}
 	fmt.Println(strings.NewReplacer(replace...).Replace(s.method.picture))
 	for i := range weights {
-		if err := s.startServer(i + 1); err != nil {
+		if err := s.startServer(ctx, i+1); err != nil {
 			return err
 		}
+	}
+	if s.method.tunnel {
+		fmt.Println("  rs1, rs2, rs3 $ uvsdecap " + strings.Join(s.decapArgs(), " "))
 	}
 	args := s.method.uvsd(s.topo)
 	fmt.Println("  $ uvsd " + strings.Join(args, " "))
@@ -172,7 +176,7 @@ func underLoad(ctx context.Context, s *stage, r *result) error {
 			return err
 		}
 		fmt.Printf("    a server is started on %s\n", s.host(in).Name())
-		if err := s.startServer(in); err != nil {
+		if err := s.startServer(ctx, in); err != nil {
 			return err
 		}
 		if err := command("-a", coming, []string{s.method.flag, "-w", strconv.Itoa(weights[out-1])}); err != nil {

@@ -26,6 +26,7 @@ type method struct {
 	raise    func(lab.Config) (*lab.Topology, error)
 	web, udp uint16 // ports of the real servers; the virtual service's are webPort and udpPort
 	uvsd     func(*lab.Topology) []string
+	tunnel   bool   // uvsdecap runs on the real servers
 	picture  string // with {VIP} and so on
 }
 
@@ -43,6 +44,18 @@ var methods = []method{
     client1 {CIP} ---+--- director1 {DIP}: uvsd, which owns the VIP {VIP}
                            |
                            +--- rs1 {RIP1}, rs2 {RIP2}, rs3 {RIP3}: answer the client directly
+`,
+	},
+	{
+		name: "TUN", title: "tunnelling", flag: "-i", raise: lab.NewTUN, web: webPort, udp: udpPort, tunnel: true,
+		uvsd: func(*lab.Topology) []string { return []string{"--interface", "eth0"} },
+		picture: `
+    client1 {CIP} ---+--- director1 {DIP}: uvsd, which owns the VIP {VIP}
+                           |
+                         router
+                           |
+                           +--- rs1 {RIP1}, rs2 {RIP2}, rs3 {RIP3}: uvsdecap unpacks
+                                what the tunnel brings, and they answer the client directly
 `,
 	},
 	{
@@ -67,7 +80,8 @@ type stage struct {
 	socket  string
 	log     string
 	uvsd    *lab.Cmd
-	servers map[string]*lab.Cmd
+	servers map[string]*lab.Cmd // by host
+	decaps  map[string]*lab.Cmd
 }
 
 const (
@@ -87,16 +101,19 @@ func (d *demo) raise(m method) (*stage, error) {
 		return nil, errors.Join(err, topo.Close())
 	}
 	return &stage{
-		demo: d, method: m, topo: topo, servers: map[string]*lab.Cmd{},
+		demo: d, method: m, topo: topo, servers: map[string]*lab.Cmd{}, decaps: map[string]*lab.Cmd{},
 		socket: filepath.Join(dir, "uvsd.sock"), log: filepath.Join(dir, "uvsd.log"),
 	}, nil
 }
 
-// close stops uvsd as an operator does, and takes the rest down.
+// close stops uvsd and uvsdecap as an operator does, and takes the rest down.
 func (s *stage) close() error {
 	var err error
 	if s.uvsd != nil {
 		err = s.end(s.uvsd)
+	}
+	for _, c := range s.decaps {
+		err = errors.Join(err, s.end(c))
 	}
 	s.topo.Discard()
 	return errors.Join(err, s.topo.Close())
@@ -174,11 +191,16 @@ func (s *stage) rip(number int, port, virtual uint16) string {
 }
 
 // startServer starts the web and UDP servers of a real server, as a process of its own, and waits until they listen.
-func (s *stage) startServer(number int) error {
+func (s *stage) startServer(ctx context.Context, number int) error {
 	h := s.host(number)
 	addr := h.Addr()
-	if s.method.flag == "-g" {
-		addr = s.topo.VIP() // which the host has on lo: packets come to it unchanged
+	if s.method.flag != "-m" {
+		addr = s.topo.VIP() // which the host has on lo, or uvsdecap on its device: packets come to it unchanged
+	}
+	if s.method.tunnel {
+		if err := s.startDecap(ctx, h); err != nil {
+			return err
+		}
 	}
 	c := h.Command(context.Background(), s.demo.self, serverRole, h.Name(),
 		netip.AddrPortFrom(addr, s.method.web).String(), netip.AddrPortFrom(addr, s.method.udp).String())
