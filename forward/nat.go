@@ -10,118 +10,98 @@ import (
 // though in IPv6 no sender may leave it out (RFC 8200 section 8.1). The TTL is left to the caller. Of a fragment only the
 // first has ports to rewrite, and its UDP checksum of 0 stays. server is of p's family.
 func NATIn(p *packet.Packet, v *packet.Vnet, server packet.Addr, port uint16) {
-	var c change
-	if p.Is4() {
+	var d uint64
+	if server.Is4() {
 		ip := p.IPv4()
-		old, new := ip.Dst(), server.V4()
-		ip.SetDst(new)
-		c.addrs = packet.Difference4(old, new)
+		d = packet.Difference4(ip.Dst(), server.V4())
+		ip.SetDst(server.V4())
 	} else {
+		d = packet.Difference6(p.Dst, server)
 		p.IPv6().SetDst(server)
-		c.addrs = packet.Difference6(p.Dst, server)
 	}
 	p.Dst = server
-	if hasPorts(p) {
-		ports := p.Ports()
-		c.oldPort, c.newPort = ports.Dst(), port
-		right := sctpRight(p, v)
-		ports.SetDst(port)
-		c.mend(p, v, right)
-	}
+	translate(p, v, destination, port, d)
 	p.DstPort = port
 }
 
 // NATOut turns a packet of the real server to the client into one from the virtual service: source address and port.
 // Everything else is as NATIn has it.
 func NATOut(p *packet.Packet, v *packet.Vnet, virtual packet.Addr, port uint16) {
-	var c change
-	if p.Is4() {
+	var d uint64
+	if virtual.Is4() {
 		ip := p.IPv4()
-		old, new := ip.Src(), virtual.V4()
-		ip.SetSrc(new)
-		c.addrs = packet.Difference4(old, new)
+		d = packet.Difference4(ip.Src(), virtual.V4())
+		ip.SetSrc(virtual.V4())
 	} else {
+		d = packet.Difference6(p.Src, virtual)
 		p.IPv6().SetSrc(virtual)
-		c.addrs = packet.Difference6(p.Src, virtual)
 	}
 	p.Src = virtual
-	if hasPorts(p) {
-		ports := p.Ports()
-		c.oldPort, c.newPort = ports.Src(), port
-		right := sctpRight(p, v)
-		ports.SetSrc(port)
-		c.mend(p, v, right)
-	}
+	translate(p, v, source, port, d)
 	p.SrcPort = port
 }
 
-// hasPorts says that the L4 header is one with ports and all there: it isn't in later fragments, and need not be in a
-// first one.
-func hasPorts(p *packet.Packet) bool {
-	n := len(p.Frame) - p.L4
+// end is one of a packet's two.
+type end bool
+
+const (
+	source      end = true
+	destination end = false
+)
+
+// set replaces the port at that end and returns what it was.
+func (e end) set(h *packet.Ports, port uint16) (old uint16) {
+	if e == source {
+		old = h.Src()
+		h.SetSrc(port)
+		return old
+	}
+	old = h.Dst()
+	h.SetDst(port)
+	return old
+}
+
+// translate replaces a port of p and mends the L4 checksum for it and for an address of the pseudo-header, which changed
+// by d already. A packet without ports stays: later fragments, other protocols, a first fragment that is too short.
+func translate(p *packet.Packet, v *packet.Vnet, e end, port uint16, d uint64) {
 	if p.Fragment && p.LaterFragment() {
-		return false
+		return
 	}
-	switch p.Proto {
-	case packet.ProtoTCP:
-		return n >= packet.TCPLen
-	case packet.ProtoUDP:
-		return n >= packet.UDPLen
-	case packet.ProtoSCTP:
-		return n >= packet.SCTPLen
-	}
-	return false
-}
-
-// change is what NAT did to a packet's addressing.
-type change struct {
-	addrs            uint64 // what the new address adds to the sum of the pseudo-header
-	oldPort, newPort uint16
-}
-
-// mend brings p's L4 checksum from the old addressing to the new, which is in place. right is sctpRight's answer from
-// before the change.
-func (c change) mend(p *packet.Packet, v *packet.Vnet, right bool) {
-	switch p.Proto {
-	case packet.ProtoTCP:
-		h := p.TCP()
-		h.SetChecksum(c.update(h.Checksum(), partial(p, v)))
-	case packet.ProtoUDP:
-		h := p.UDP()
-		switch part := partial(p, v); {
-		case part:
-			h.SetChecksum(c.update(h.Checksum(), true))
-		case h.Checksum() != 0:
-			h.SetChecksum(notZero(c.update(h.Checksum(), false)))
+	switch n := len(p.Frame) - p.L4; {
+	case p.Proto == packet.ProtoTCP && n >= packet.TCPLen:
+		old, h := e.set(p.Ports(), port), p.TCP()
+		if partial(p, v) { // only the pseudo-header's part is ours: the device adds the ports when it completes it
+			h.SetChecksum(packet.UpdatePartial(h.Checksum(), d))
+		} else {
+			h.SetChecksum(packet.UpdatePort(h.Checksum(), d, old, port))
+		}
+	case p.Proto == packet.ProtoUDP && n >= packet.UDPLen:
+		old, h := e.set(p.Ports(), port), p.UDP()
+		switch c := h.Checksum(); {
+		case partial(p, v):
+			h.SetChecksum(packet.UpdatePartial(c, d))
+		case c != 0:
+			h.SetChecksum(notZero(packet.UpdatePort(c, d, old, port)))
 		case !p.Fragment:
 			h.SetChecksum(udpChecksum(p))
 		}
-	case packet.ProtoSCTP:
-		if right && (c.oldPort != c.newPort || partial(p, v)) {
-			p.SCTP().SetChecksum(packet.CRC32c(p.L4Bytes()))
-		}
-		if partial(p, v) { // what goes out cannot tell the device to compute a CRC
-			v.SetFlags(v.Flags() &^ packet.VnetNeedsCsum)
-		}
+	case p.Proto == packet.ProtoSCTP && n >= packet.SCTPLen:
+		translateSCTP(p, v, e, port)
 	}
 }
 
-// update is the checksum sum after the change. In a partial one only the pseudo-header's part is ours: the device adds
-// the ports when it completes it.
-func (c change) update(sum uint16, partial bool) uint16 {
-	if partial {
-		return packet.UpdatePartial(sum, c.addrs)
+// translateSCTP replaces a port of SCTP, whose checksum knows no pseudo-header. Over a wrong one no new one is computed:
+// IPVS does so and hides the damage.
+func translateSCTP(p *packet.Packet, v *packet.Vnet, e end, port uint16) {
+	h, owed := p.SCTP(), partial(p, v)
+	right := !p.Fragment && (owed || h.Checksum() == packet.CRC32c(p.L4Bytes()))
+	old := e.set(p.Ports(), port)
+	if right && (owed || old != port) {
+		h.SetChecksum(packet.CRC32c(p.L4Bytes()))
 	}
-	return packet.UpdatePort(sum, c.addrs, c.oldPort, c.newPort)
-}
-
-// sctpRight says that p is an SCTP packet whose checksum is right, or still owed. Over a wrong one no new one is
-// computed: IPVS does so and hides the damage. Always false for other protocols.
-func sctpRight(p *packet.Packet, v *packet.Vnet) bool {
-	if p.Proto != packet.ProtoSCTP || p.Fragment {
-		return false
+	if owed { // what goes out cannot tell the device to compute a CRC
+		v.SetFlags(v.Flags() &^ packet.VnetNeedsCsum)
 	}
-	return partial(p, v) || p.SCTP().Checksum() == packet.CRC32c(p.L4Bytes())
 }
 
 // udpChecksum is the checksum of the UDP datagram in p, whose checksum field is 0.

@@ -11,6 +11,14 @@ import (
 
 func addr(s string) packet.Addr { return packet.AddrFrom(netip.MustParseAddr(s)) }
 
+// hasPorts says that the L4 header is one with ports and all there: it isn't in later fragments, and need not be in a
+// first one.
+func hasPorts(p *packet.Packet) bool {
+	least := map[uint8]int{packet.ProtoTCP: 20, packet.ProtoUDP: 8, packet.ProtoSCTP: 12}
+	n, known := least[p.Proto]
+	return known && len(p.L4Bytes()) >= n && !p.LaterFragment()
+}
+
 // FuzzNAT rewrites any packet, both ways and with the checksum complete or owed, and wants: nothing else changed, a right
 // checksum right and a wrong one wrong, and the way back to lead to the packet it started from.
 func FuzzNAT(f *testing.F) {

@@ -263,10 +263,10 @@ func decode6(frame, b []byte, p *Packet) Fault {
 }
 
 // HeadersWhole says of a first fragment of IPv6 that it has all headers of its datagram, as it must (RFC 8200 section 4.5,
-// RFC 7112): the fixed part of the L4 header too, and no other fragment header.
+// RFC 7112): the fixed part of the L4 header too, and no other fragment header, nor a hop-by-hop header out of its place.
 func (p *Packet) HeadersWhole() bool {
 	c := walkExtensions(p.Proto, p.L4Bytes())
-	if c.fault != NoFault || c.frag >= 0 {
+	if c.fault != NoFault || c.frag >= 0 || p.Proto == extHopByHop {
 		return false
 	}
 	n := len(p.L4Bytes()) - c.at

@@ -5,7 +5,7 @@ import (
 	"uvs/packet"
 )
 
-// Datagram is an IPv4 datagram that came in fragments. Once Add has returned it, it is whole, the caller's, and no
+// Datagram is an IP datagram that came in fragments. Once Add has returned it, it is whole, the caller's, and no
 // longer in the gatherer.
 type Datagram struct {
 	key              key
@@ -18,12 +18,16 @@ type Datagram struct {
 	pieces           []piece   // in order, without overlap
 	have             int       // bytes in pieces
 	total            int       // bytes of the datagram's payload, -1 until the last fragment came
-	head             []byte    // Ethernet and IP header of the first fragment
+	head             []byte    // part.head of the first fragment
+	fixed            int       // part.fixed of it
+	proto            uint8     // of IPv6: what its fragment header said was next
 	largest          int       // longest fragment, IP header included
 	maxDF            int       // longest with DF
 	ecn              uint8     // bit n: a fragment with ECN field n came
 	buf              []byte    // the whole, virtio-net header first
 	ends             []int     // where the fragments ended
+	whole            int       // length of the IP packet
+	how              forward.Fragmentation
 }
 
 // join makes the whole of the pieces.
@@ -35,9 +39,18 @@ func (d *Datagram) join(ce bool) {
 		n += copy(d.buf[n:], d.pieces[i].data)
 		d.ends[i] = d.pieces[i].end()
 	}
-	d.pieces, d.head = nil, nil
-
 	b := d.Frame()[packet.EthLen:]
+	d.whole = len(b)
+	if d.key.src.Is4() {
+		d.finish4(b, ce)
+	} else {
+		d.finish6(b, ce)
+	}
+	d.pieces, d.head = nil, nil
+}
+
+// finish4 makes the IPv4 header at the start of b that of a whole datagram.
+func (d *Datagram) finish4(b []byte, ce bool) {
 	ip := (*packet.IPv4)(b)
 	ip.SetTotalLen(len(b))
 	// As Linux has it, the whole keeps DF only if the longest fragment had it: then the sender probes the path.
@@ -48,50 +61,77 @@ func (d *Datagram) join(ce bool) {
 	packet.FixIPv4Checksum(b)
 }
 
+// finish6 makes the IPv6 header at the start of b that of a whole datagram, which has no fragment header, as Linux has it.
+func (d *Datagram) finish6(b []byte, ce bool) {
+	ip := (*packet.IPv6)(b)
+	ip.SetPayloadLen(len(b) - packet.IPv6Len)
+	if ce {
+		ip.SetTrafficClass(ip.TrafficClass() | 3)
+	}
+	d.how = forward.Fragmentation{Fixed: packet.IPv6Len + d.fixed, ID: d.key.id}
+	b[packet.NextHeaderAt(b, d.how.Fixed)] = d.proto
+}
+
 // Buf is the whole datagram as one frame with an empty virtio-net header in front.
 func (d *Datagram) Buf() []byte { return d.buf }
 
 // Vnet is the empty virtio-net header in front of the whole.
 func (d *Datagram) Vnet() *packet.Vnet { return (*packet.Vnet)(d.buf) }
 
-// Frame is the whole datagram as one Ethernet frame, contiguous, with the first fragment's headers: total length and
-// fragment field are those of a whole datagram. It may be decoded and rewritten in place.
+// Frame is the whole datagram as one Ethernet frame, contiguous, with the first fragment's headers: they are those of a whole
+// datagram, without IPv6's fragment header. It may be decoded and rewritten in place.
 func (d *Datagram) Frame() []byte { return d.buf[packet.VnetLen:] }
 
 // Pieces is how many fragments it came in.
 func (d *Datagram) Pieces() int { return len(d.ends) }
 
-// Largest is the length in bytes of the longest fragment, IP header included. An encapsulated datagram is cut to this
+// Largest is the length in bytes of the longest fragment, IP header included, IPv6's fragment header too. An encapsulated datagram is cut to this
 // size, as IPVS does it, if the way out does not ask for less.
 func (d *Datagram) Largest() int { return d.largest }
 
 // Emit calls emit for each fragment of whole, in order: head (virtio-net, Ethernet and IP header) followed by body, in
-// one frame. whole is Frame, rewritten; it is cut where the datagram was cut when it came, or, if its length has changed
-// or a piece exceeds mtu (IP bytes of the way out; 0 means no limit), to the length of the longest piece or mtu. Heads and bodies stay as
-// they are for as long as whole does. It returns false, having emitted nothing, if whole is no IPv4 frame or mtu holds
-// no header.
+// one frame. whole is Frame, rewritten; it is cut where the datagram was cut when it came, or, if its length has changed or a
+// piece exceeds mtu (IP bytes of the way out; 0 means no limit), to the length of the longest piece or mtu. IPv6's fragments
+// keep their identification in the first case and get another in the second. Heads and bodies stay as they are for as long as
+// whole does. It returns false, having emitted nothing, if whole is no IP frame of the datagram's family or mtu holds no
+// header.
 func (d *Datagram) Emit(whole []byte, mtu int, emit func(head, body []byte)) bool {
 	_, b, ok := packet.ParseEth(whole)
 	if !ok {
 		return false
 	}
-	ip, payload, ok := packet.ParseIPv4(b)
+	headerLen, n, ok := d.lengths(b)
 	if !ok {
 		return false
 	}
 	if mtu <= 0 {
-		mtu = 0xffff
+		mtu = 0x1ffff
 	}
-	headLen := forward.FrameHead + ip.HeaderLen()
-	if len(payload) == d.ends[len(d.ends)-1] && d.longest()+ip.HeaderLen() <= mtu {
-		return forward.SplitAt(make([]byte, len(d.ends)*headLen), whole, d.ends, forward.Fragmentation{}, emit)
+	if n == d.whole && d.longest()+headerLen <= mtu {
+		return forward.SplitAt(make([]byte, len(d.ends)*(forward.FrameHead+headerLen)), whole, d.ends, d.how, emit)
 	}
 	mtu = min(mtu, d.largest)
-	count := len(payload)/max(1, (mtu-ip.HeaderLen())&^7) + 1
-	if mtu < ip.HeaderLen()+8 {
+	size := (mtu - headerLen) &^ 7 // of a piece
+	if size < 8 {
 		return false
 	}
-	return forward.Split(make([]byte, count*headLen), whole, mtu, emit)
+	return forward.Split(make([]byte, (n/size+1)*(forward.FrameHead+headerLen)), whole, mtu, emit)
+}
+
+// lengths returns how long the header of each piece of the packet b is, at most if b is not as it came, and how long b is.
+func (d *Datagram) lengths(b []byte) (headerLen, n int, ok bool) {
+	if d.key.src.Is4() {
+		ip, _, ok := packet.ParseIPv4(b)
+		if !ok {
+			return 0, 0, false
+		}
+		return ip.HeaderLen(), ip.TotalLen(), true
+	}
+	ip, payload, ok := packet.ParseIPv6(b)
+	if !ok {
+		return 0, 0, false
+	}
+	return packet.IPv6Len + d.fixed + packet.FragmentLen, packet.IPv6Len + ip.PayloadLen(), len(payload) > 0
 }
 
 // longest is the length in bytes of the longest fragment's payload.

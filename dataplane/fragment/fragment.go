@@ -1,5 +1,5 @@
-// Package fragment gathers the fragments of IPv4 datagrams until each datagram is whole, so that all of it goes to one
-// real server, and sends it on in the pieces in which it came, as IPVS does. What it holds is bounded in bytes, per
+// Package fragment gathers the fragments of IPv4 and IPv6 datagrams until each datagram is whole, so that all of it goes to
+// one real server, and sends it on in the pieces in which it came, as IPVS does. What it holds is bounded in bytes, per
 // source too, and in time.
 package fragment
 
@@ -15,13 +15,14 @@ import (
 type Limits struct {
 	// Bytes is the memory for all incomplete datagrams: the oldest give way. Default 8 MiB.
 	Bytes int
-	// PerSource is the same for those of one source address: its own oldest give way. Default a quarter of Bytes.
+	// PerSource is the same for those of one source, an IPv4 address or the 64 bits of an IPv6 address that its network
+	// gives out: its own oldest give way. Default a quarter of Bytes.
 	PerSource int
 	// Timeout is how long after its first fragment arrived a datagram must be whole. Default 30 s, as in Linux.
 	Timeout time.Duration
 	// MaxDistance is how many fragments of other datagrams the same source may send between two of one; a datagram
 	// continued later starts anew, since its identification may have come round again. Default 64, as in Linux;
-	// negative means no limit.
+	// negative means no limit. IPv6's identifications are too long to come round.
 	MaxDistance int
 }
 
@@ -39,9 +40,10 @@ type Gatherer struct {
 	limits  Limits
 	bytes   int
 	byKey   map[key]*Datagram
-	sources map[uint32]*source
+	sources map[packet.Addr]*source
 	oldest  *Datagram // in order of arrival of their first fragments
 	newest  *Datagram
+	pkt     packet.Packet // scratch
 
 	discarded int // by the call under way
 
@@ -56,7 +58,7 @@ type Stats struct {
 	Held        uint64 // waiting for the rest, now
 	Duplicate   uint64 // dropped: all their bytes were there already
 	Overlapping uint64 // dropped with their datagram: a part of their bytes was there, or they contradict its length
-	Malformed   uint64 // dropped: no fragment at all, not a multiple of 8 bytes, or beyond 64 KiB
+	Malformed   uint64 // dropped: no fragment at all, not a multiple of 8 bytes, beyond 64 KiB, or IPv6 headers not all in the first
 	Stale       uint64 // dropped: the source went on too far (Limits.MaxDistance)
 	TimedOut    uint64 // dropped: the rest didn't come in time
 	Evicted     uint64 // dropped: no room
@@ -64,14 +66,22 @@ type Stats struct {
 	Datagrams   uint64 // whole datagrams handed out
 }
 
-// key is what the fragments of a datagram share (RFC 791 section 3.2).
+// key is what the fragments of a datagram share (RFC 791 section 3.2, RFC 8200 section 4.5).
 type key struct {
-	src, dst uint32
-	id       uint16
-	proto    uint8
+	src, dst packet.Addr
+	id       uint32
+	proto    uint8 // 0 in IPv6, where the first fragment's alone counts
 }
 
-// source is what a Gatherer knows of one source address.
+// source is whose account the datagram is on.
+func (k *key) source() packet.Addr {
+	if k.src.Is4() {
+		return k.src
+	}
+	return k.src.Masked(64)
+}
+
+// source is what a Gatherer knows of one source.
 type source struct {
 	bytes  int
 	count  int // fragments received, to measure Limits.MaxDistance
@@ -101,7 +111,7 @@ func New(l Limits) *Gatherer {
 	if l.MaxDistance == 0 {
 		l.MaxDistance = 64
 	}
-	return &Gatherer{limits: l, byKey: map[key]*Datagram{}, sources: map[uint32]*source{}}
+	return &Gatherer{limits: l, byKey: map[key]*Datagram{}, sources: map[packet.Addr]*source{}}
 }
 
 // Add takes a fragment, an Ethernet frame without virtio-net header that packet.Decode has accepted, and copies what it
@@ -116,45 +126,82 @@ func (g *Gatherer) Add(frame []byte, now int64) (d *Datagram, discarded int) {
 
 func (g *Gatherer) add(frame []byte, now int64) *Datagram {
 	g.received.Add(1)
-	_, b, ok := packet.ParseEth(frame)
-	if !ok {
+	f, ok := g.parse(frame)
+	if !ok || len(f.data) == 0 || f.mf && len(f.data)%8 != 0 || f.fixed+f.at+len(f.data) > 0xffff {
 		return g.refuse(&g.malformed)
 	}
-	ip, data, ok := packet.ParseIPv4(b)
-	if !ok || !ip.IsFragment() || len(data) == 0 || ip.MF() && len(data)%8 != 0 ||
-		ip.HeaderLen()+ip.FragOffset()+len(data) > 0xffff {
-		return g.refuse(&g.malformed)
-	}
-	k := key{ip.Src(), ip.Dst(), ip.ID(), ip.Proto()}
-	d := g.byKey[k]
+	d := g.byKey[f.key]
 	if d != nil && g.tooFar(d) {
 		g.drop(d, &g.stale)
 		d = nil
 	}
 	if d == nil {
-		d = g.start(k, now)
+		d = g.start(f.key, now)
 	}
 	d.src.count++
 	d.seen = d.src.count
-	return g.insert(d, frame, ip, data)
+	return g.insert(d, &f)
+}
+
+// part is a fragment, as it came.
+type part struct {
+	key
+	head   []byte // Ethernet header, IP header, and IPv6's extension headers before the fragment header
+	fixed  int    // what of head counts towards the 64 KiB of a datagram
+	data   []byte
+	at     int // offset of data in its datagram
+	size   int // IP length
+	mf, df bool
+	ecn    uint8
+}
+
+// parse reads a fragment; ok is false if frame is none, or the first of an IPv6 datagram without all its headers.
+func (g *Gatherer) parse(frame []byte) (f part, ok bool) {
+	p := &g.pkt
+	eth, b, ok := packet.ParseEth(frame)
+	switch {
+	case !ok:
+		return f, false
+	case eth.Type() == packet.EtherIPv6:
+		if packet.Decode(frame, p) != packet.NoFault || !p.Fragment {
+			return f, false
+		}
+		h := p.FragmentHeader()
+		f.key = key{src: p.Src, dst: p.Dst, id: h.ID()}
+		f.head, f.fixed = frame[:p.FragmentAt], p.FragmentAt-p.L3-packet.IPv6Len
+		f.data, f.at, f.mf = p.L4Bytes(), h.Offset(), h.MF()
+		f.ecn = p.IPv6().TrafficClass() & 3
+		f.size = p.IPLen()
+		return f, f.at != 0 || p.HeadersWhole()
+	}
+	ip, data, ok := packet.ParseIPv4(b)
+	if !ok || !ip.IsFragment() {
+		return f, false
+	}
+	f.key = key{packet.AddrFrom4(ip.Src()), packet.AddrFrom4(ip.Dst()), uint32(ip.ID()), ip.Proto()}
+	f.fixed = ip.HeaderLen()
+	f.head = frame[:packet.EthLen+f.fixed]
+	f.data, f.at, f.mf, f.df = data, ip.FragOffset(), ip.MF(), ip.DF()
+	f.ecn = ip.TOS() & 3
+	f.size = f.fixed + len(data)
+	return f, true
 }
 
 // tooFar says that d's source has sent so many fragments since d's last that its identification may belong to another
 // datagram by now.
 func (g *Gatherer) tooFar(d *Datagram) bool {
-	return g.limits.MaxDistance > 0 && d.src.count-d.seen > g.limits.MaxDistance
+	return g.limits.MaxDistance > 0 && d.key.src.Is4() && d.src.count-d.seen > g.limits.MaxDistance
 }
 
 // insert puts a fragment in its place in d.
-func (g *Gatherer) insert(d *Datagram, frame []byte, ip *packet.IPv4, data []byte) *Datagram {
-	at := ip.FragOffset()
-	end := at + len(data)
+func (g *Gatherer) insert(d *Datagram, f *part) *Datagram {
+	at, end := f.at, f.at+len(f.data)
 	i, _ := slices.BinarySearchFunc(d.pieces, at, func(p piece, at int) int { return p.end() - 1 - at })
 	// pieces[i] is the first that ends behind at.
 	last := len(d.pieces) - 1
 	switch {
-	case d.total >= 0 && (end > d.total || !ip.MF() && end < d.total), // beyond the end, or another end
-		!ip.MF() && last >= 0 && d.pieces[last].end() > end: // an end before what is there
+	case d.total >= 0 && (end > d.total || !f.mf && end < d.total), // beyond the end, or another end
+		!f.mf && last >= 0 && d.pieces[last].end() > end: // an end before what is there
 		g.drop(d, &g.overlapping)
 		return g.refuse(&g.overlapping)
 	case d.covers(i, at, end):
@@ -162,26 +209,28 @@ func (g *Gatherer) insert(d *Datagram, frame []byte, ip *packet.IPv4, data []byt
 	case i <= last && d.pieces[i].at < end:
 		g.drop(d, &g.overlapping)
 		return g.refuse(&g.overlapping)
-	case len(d.pieces) == maxPieces || !g.makeRoom(d, cost(d, len(data))):
+	case len(d.pieces) == maxPieces || !g.makeRoom(d, cost(d, len(f.data))):
 		g.drop(d, &g.evicted)
 		return g.refuse(&g.evicted)
 	}
 
-	d.pieces = slices.Insert(d.pieces, i, piece{at, slices.Clone(data)})
+	d.pieces = slices.Insert(d.pieces, i, piece{at, slices.Clone(f.data)})
 	g.held.Add(1)
-	d.have += len(data)
-	if !ip.MF() {
+	d.have += len(f.data)
+	if !f.mf {
 		d.total = end
 	}
 	if at == 0 {
-		d.head = slices.Clone(frame[:packet.EthLen+ip.HeaderLen()])
+		d.head, d.fixed = slices.Clone(f.head), f.fixed
+		if !d.key.src.Is4() {
+			d.proto = g.pkt.Proto
+		}
 	}
-	size := ip.HeaderLen() + len(data)
-	d.largest = max(d.largest, size)
-	if ip.DF() {
-		d.maxDF = max(d.maxDF, size)
+	d.largest = max(d.largest, f.size)
+	if f.df {
+		d.maxDF = max(d.maxDF, f.size)
 	}
-	d.ecn |= 1 << (ip.TOS() & 3)
+	d.ecn |= 1 << f.ecn
 	if d.have != d.total {
 		return nil
 	}
@@ -209,8 +258,7 @@ func (d *Datagram) covers(i, at, end int) bool {
 // finish takes d, which is complete, out of the gatherer and joins its pieces.
 func (g *Gatherer) finish(d *Datagram) *Datagram {
 	ce, ok := joinECN(d.ecn)
-	n := len(d.head) - packet.EthLen + d.total
-	if !ok || n > 0xffff {
+	if !ok || d.fixed+d.total > 0xffff {
 		if ok {
 			g.drop(d, &g.malformed)
 		} else {

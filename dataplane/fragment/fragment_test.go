@@ -2,6 +2,7 @@ package fragment
 
 import (
 	"bytes"
+	"fmt"
 	"slices"
 	"testing"
 	"time"
@@ -12,12 +13,13 @@ import (
 // frag describes a fragment to make: the payload bytes from at to end, of a datagram in which byte i of the payload is
 // pattern(i).
 type frag struct {
+	v6      bool
 	src     uint32
 	id      uint16
 	at, end int
 	mf, df  bool
 	tos     uint8
-	options int // bytes of no-operations
+	options int // bytes of no-operations; of IPv6, of a hop-by-hop header, a multiple of 8
 	salt    byte
 }
 
@@ -26,6 +28,9 @@ func pattern(i int) byte { return byte(i*7 ^ i>>8) }
 func (f frag) frame() []byte {
 	if f.src == 0 {
 		f.src = 0xc0000209
+	}
+	if f.v6 {
+		return f.frame6()
 	}
 	n := packet.IPv4Len + f.options
 	b := make([]byte, packet.EthLen+n+f.end-f.at)
@@ -40,6 +45,28 @@ func (f frag) frame() []byte {
 	packet.FixIPv4Checksum(h)
 	for i := f.at; i < f.end; i++ {
 		h[n+i-f.at] = pattern(i) ^ f.salt
+	}
+	return b
+}
+
+func addr6(n uint32) packet.Addr {
+	return packet.AddrFromWords(0x20010db8_00000000|uint64(n), uint64(n))
+}
+
+func (f frag) frame6() []byte {
+	at := packet.EthLen + packet.IPv6Len + f.options
+	data := at + packet.FragmentLen
+	b := make([]byte, data+f.end-f.at)
+	packet.PutEth(b, packet.MAC{2, 0, 0, 0, 9, 1}, packet.MAC{2, 0, 0, 0, 9, 0xfe}, packet.EtherIPv6)
+	h := packet.Header6{TrafficClass: f.tos, NextHeader: packet.ProtoFragment, HopLimit: 64, Src: addr6(f.src), Dst: addr6(0x0a090064)}
+	if f.options > 0 {
+		h.NextHeader = 0
+		copy(b[packet.EthLen+packet.IPv6Len:], []byte{packet.ProtoFragment, byte(f.options/8 - 1), 1, byte(f.options - 4)})
+	}
+	packet.PutIPv6(b[packet.EthLen:], len(b)-packet.EthLen-packet.IPv6Len, h)
+	packet.PutFragment(b[at:], packet.ProtoUDP, f.at, f.mf, 0xabcd0000|uint32(f.id))
+	for i := f.at; i < f.end; i++ {
+		b[data+i-f.at] = pattern(i) ^ f.salt
 	}
 	return b
 }
@@ -63,14 +90,14 @@ func consistent(t *testing.T, g *Gatherer) {
 	for a, s := range g.sources {
 		own := 0
 		for d := s.oldest; d != nil; d = d.srcNext {
-			if d.key.src != a || d.src != s || d.srcNext == nil && s.newest != d {
+			if d.key.source() != a || d.src != s || d.srcNext == nil && s.newest != d {
 				t.Fatal("list of a source's datagrams is broken")
 			}
 			own += d.bytes
 			bySource++
 		}
 		if own != s.bytes || own == 0 || own > g.limits.PerSource {
-			t.Fatalf("source %#x is charged %d bytes for %d", a, s.bytes, own)
+			t.Fatalf("source %v is charged %d bytes for %d", a, s.bytes, own)
 		}
 		sourceBytes += own
 	}
@@ -99,15 +126,37 @@ func feed(t *testing.T, g *Gatherer, frags ...frag) (whole []*Datagram, discarde
 	return whole, discarded
 }
 
+// payloadOf is what follows IP header and hop-by-hop header of a whole datagram.
+func payloadOf(t *testing.T, frame []byte) []byte {
+	t.Helper()
+	b := frame[packet.EthLen:]
+	if b[0]>>4 == 4 {
+		ip, payload, ok := packet.ParseIPv4(b)
+		if !ok || !packet.IPv4ChecksumOK(b) || ip.IsFragment() {
+			t.Fatalf("the whole's header is wrong: %x", b[:20])
+		}
+		return payload
+	}
+	ip, payload, ok := packet.ParseIPv6(b)
+	if ok && ip.NextHeader() == 0 {
+		n := 8 + 8*int(payload[1])
+		ok = payload[0] == packet.ProtoUDP
+		payload = payload[n:]
+	} else {
+		ok = ok && ip.NextHeader() == packet.ProtoUDP
+	}
+	if !ok {
+		t.Fatalf("the whole's header is wrong: %x", b[:40])
+	}
+	return payload
+}
+
 func checkWhole(t *testing.T, d *Datagram, n int) {
 	t.Helper()
 	var p packet.Packet
-	if !packet.IPv4ChecksumOK(d.Frame()[packet.EthLen:]) {
-		t.Fatal("the whole's header checksum is wrong")
-	}
 	packet.Decode(d.Frame(), &p) // L4 is a mere pattern
-	ip, payload, ok := packet.ParseIPv4(d.Frame()[packet.EthLen:])
-	if !ok || len(payload) != n || ip.IsFragment() || len(d.Buf()) != packet.VnetLen+len(d.Frame()) || *d.Vnet() != (packet.Vnet{}) {
+	payload := payloadOf(t, d.Frame())
+	if len(payload) != n || len(d.Buf()) != packet.VnetLen+len(d.Frame()) || *d.Vnet() != (packet.Vnet{}) {
 		t.Fatalf("the whole has %d bytes, want %d", len(payload), n)
 	}
 	for i, x := range payload {
@@ -148,15 +197,15 @@ func TestAdd(t *testing.T) {
 		{"not a multiple of 8", []frag{a, {at: 48, end: 95, mf: true}, b, c}, true, 1, Stats{Reassembled: 3, Malformed: 1, Datagrams: 1}},
 		{"empty", []frag{{at: 48, end: 48}, a, b, c}, true, 1, Stats{Reassembled: 3, Malformed: 1, Datagrams: 1}},
 		{"no fragment", []frag{{at: 0, end: 48}}, false, 1, Stats{Malformed: 1}},
-		{"beyond 64 KiB", []frag{{at: 65512, end: 65520}}, false, 1, Stats{Malformed: 1}},
+		{"beyond 64 KiB", []frag{{at: 65528, end: 65536}}, false, 1, Stats{Malformed: 1}},
 		{"the longest", []frag{{at: 0, end: 65512, mf: true}, {at: 65512, end: 65515}}, true, 0, Stats{Reassembled: 2, Datagrams: 1}},
 		{"too long with the first's options", []frag{{at: 0, end: 65472, mf: true, options: 40}, {at: 65472, end: 65515}}, false, 2, Stats{Malformed: 2}},
 		{"another identification", []frag{a, b, {id: 1, at: 96, end: 100}}, false, 0, Stats{Held: 3}},
 		{"another source", []frag{a, b, {src: 7, at: 96, end: 100}}, false, 0, Stats{Held: 3}},
 	} {
-		t.Run(tt.name, func(t *testing.T) {
+		both(t, tt.name, func(t *testing.T, v6 bool) {
 			g := New(Limits{})
-			whole, discarded := feed(t, g, tt.frags...)
+			whole, discarded := feed(t, g, of(v6, tt.frags)...)
 			if (len(whole) == 1) != tt.whole || discarded != tt.discarded {
 				t.Fatalf("%d whole, %d discarded, want %v and %d", len(whole), discarded, tt.whole, tt.discarded)
 			}
@@ -175,6 +224,97 @@ func TestAdd(t *testing.T) {
 				}
 			}
 		})
+	}
+}
+
+// both runs a test for IPv4 and for IPv6.
+func both(t *testing.T, name string, f func(t *testing.T, v6 bool)) {
+	t.Run(name, func(t *testing.T) { f(t, false) })
+	t.Run(name+" of IPv6", func(t *testing.T) { f(t, true) })
+}
+
+// of are frags in one of the families.
+func of(v6 bool, frags []frag) []frag {
+	frags = slices.Clone(frags)
+	for i := range frags {
+		frags[i].v6 = v6
+	}
+	return frags
+}
+
+func TestFragmentsOfBothFamiliesDoNotMix(t *testing.T) {
+	a, b := frag{at: 0, end: 48, mf: true}, frag{v6: true, at: 48, end: 50}
+	if whole, n := feed(t, New(Limits{}), a, b); len(whole) != 0 || n != 0 {
+		t.Errorf("%d whole, %d discarded", len(whole), n)
+	}
+}
+
+// TestFirstFragmentOfIPv6 is RFC 8200 section 4.5 and RFC 7112: all headers in the first, and in their place.
+func TestFirstFragmentOfIPv6(t *testing.T) {
+	const next, data = packet.EthLen + packet.IPv6Len, packet.EthLen + packet.IPv6Len + packet.FragmentLen
+	for _, tt := range []struct {
+		name   string
+		change func(b []byte)
+		want   bool
+	}{
+		{"UDP", func([]byte) {}, true},
+		{"TCP cut off", func(b []byte) { b[next] = packet.ProtoTCP }, false},
+		{"SCTP cut off", func(b []byte) { b[next] = packet.ProtoSCTP }, false},
+		{"ICMPv6", func(b []byte) { b[next] = packet.ProtoICMPv6 }, true},
+		{"a protocol not known here", func(b []byte) { b[next] = packet.ProtoGRE }, true},
+		{"no next header", func(b []byte) { b[next] = 59 }, true},
+		{"destination options, and nothing behind them", func(b []byte) { b[next] = 60; copy(b[data:], "\x11\x00\x01\x04") }, false},
+		{"destination options cut off", func(b []byte) { b[next] = 60; copy(b[data:], "\x11\x01\x01\x0c") }, false},
+		{"another fragment header", func(b []byte) { b[next] = 44; copy(b[data:], "\x3b\x00\x00\x00") }, false},
+		{"hop-by-hop behind the fragment header", func(b []byte) { b[next] = 0; copy(b[data:], "\x3b\x00\x01\x04") }, false},
+		{"a source route", func(b []byte) { b[next] = 43; copy(b[data:], "\x3b\x00\x02\x01") }, false},
+	} {
+		g := New(Limits{})
+		f := frag{v6: true, at: 0, end: 8, mf: true}.frame()
+		tt.change(f)
+		d, discarded := g.Add(f, 1)
+		consistent(t, g)
+		if got := discarded == 0 && g.Stats().Held == 1; got != tt.want || d != nil || g.Stats().Malformed != uint64(discarded) {
+			t.Errorf("%s: held %v, want %v; %+v", tt.name, got, tt.want, g.Stats())
+		}
+	}
+}
+
+// TestHeadersOfLaterFragments has them say another next header: the first's counts.
+func TestHeadersOfLaterFragments(t *testing.T) {
+	g := New(Limits{})
+	last := frag{v6: true, at: 48, end: 50, options: 16}.frame()
+	last[packet.EthLen+packet.IPv6Len+16] = packet.ProtoTCP
+	g.Add(last, 1)
+	d, _ := g.Add(frag{v6: true, at: 0, end: 48, mf: true, options: 8}.frame(), 1)
+	if d == nil {
+		t.Fatal("not whole")
+	}
+	checkWhole(t, d, 50)
+	if d.Largest() != 40+8+8+48 {
+		t.Errorf("Largest() = %d", d.Largest())
+	}
+}
+
+// TestSourcesOfIPv6 has one network with all of its addresses: it has one account, and no identification comes round.
+func TestSourcesOfIPv6(t *testing.T) {
+	g := New(Limits{Bytes: 100_000, PerSource: 30_000})
+	for i := range 1000 {
+		f := frag{v6: true, src: 1, id: uint16(i), at: 0, end: 1480, mf: true}.frame()
+		f[packet.EthLen+23] = byte(i) // the source's last byte
+		g.Add(f, 1)
+		consistent(t, g)
+	}
+	if held := g.Stats().Held; held < 10 || held > 20 || len(g.sources) != 1 {
+		t.Errorf("%d fragments of %d sources held in 30000 bytes", held, len(g.sources))
+	}
+	frags := []frag{{id: 7, at: 0, end: 48, mf: true}}
+	for i := range 65 {
+		frags = append(frags, frag{id: uint16(100 + i), at: 0, end: 48, mf: true})
+	}
+	frags = append(frags, frag{id: 7, at: 48, end: 100})
+	if whole, n := feed(t, New(Limits{}), of(true, frags)...); len(whole) != 1 || n != 0 {
+		t.Errorf("%d whole, %d discarded; want the datagram after 65 others", len(whole), n)
 	}
 }
 
@@ -226,7 +366,7 @@ func TestMemoryIsBounded(t *testing.T) {
 	if held < 10 || held > 20 {
 		t.Errorf("%d fragments of one source held in 30000 bytes", held)
 	}
-	if g.byKey[key{1, 0x0a090064, 999, packet.ProtoUDP}] == nil {
+	if g.byKey[key{packet.AddrFrom4(1), packet.AddrFrom4(0x0a090064), 999, packet.ProtoUDP}] == nil {
 		t.Error("the newest gave way to older ones")
 	}
 	g.Add(frag{src: 2, id: 1, at: 0, end: 1480, mf: true}.frame(), now)
@@ -240,7 +380,7 @@ func TestMemoryIsBounded(t *testing.T) {
 	if st := g.Stats(); st.Held < 40 || st.Held > 60 || st.Evicted+st.Held != st.Received {
 		t.Errorf("Stats() = %+v", st)
 	}
-	if g.sources[1] != nil {
+	if g.sources[packet.AddrFrom4(1)] != nil {
 		t.Error("the oldest are still there")
 	}
 }
@@ -299,18 +439,23 @@ func TestECN(t *testing.T) {
 		{2, 3, 3}, {3, 2, 3}, {1, 3, 3}, {1, 2, 1}, {2, 1, 2},
 		{0, 3, -1}, {3, 0, -1}, {0, 2, -1}, {1, 0, -1},
 	} {
-		g := New(Limits{})
-		whole, n := feed(t, g, frag{at: 0, end: 48, mf: true, tos: 0xb8 | tt.a}, frag{at: 48, end: 50, tos: 0xb8 | tt.b})
-		got := -1
-		if len(whole) == 1 {
-			got = int((*packet.IPv4)(whole[0].Frame()[14:]).TOS()) - 0xb8
-			checkWhole(t, whole[0], 50)
-		} else if n != 2 || g.Stats().MixedECN != 2 {
-			t.Errorf("%d and %d: %d discarded", tt.a, tt.b, n)
-		}
-		if got != tt.want {
-			t.Errorf("ECN %d and %d make %d, want %d", tt.a, tt.b, got, tt.want)
-		}
+		both(t, fmt.Sprint(tt.a, " and ", tt.b), func(t *testing.T, v6 bool) {
+			g := New(Limits{})
+			whole, n := feed(t, g, of(v6, []frag{{at: 0, end: 48, mf: true, tos: 0xb8 | tt.a}, {at: 48, end: 50, tos: 0xb8 | tt.b}})...)
+			got := -1
+			if len(whole) == 1 {
+				b := whole[0].Frame()[14:]
+				if got = int((*packet.IPv4)(b).TOS()) - 0xb8; v6 {
+					got = int((*packet.IPv6)(b).TrafficClass()) - 0xb8
+				}
+				checkWhole(t, whole[0], 50)
+			} else if n != 2 || g.Stats().MixedECN != 2 {
+				t.Errorf("%d and %d: %d discarded", tt.a, tt.b, n)
+			}
+			if got != tt.want {
+				t.Errorf("ECN %d and %d make %d, want %d", tt.a, tt.b, got, tt.want)
+			}
+		})
 	}
 }
 
@@ -372,6 +517,48 @@ func TestEmit(t *testing.T) {
 				t.Error("what was sent does not make the datagram")
 			}
 		})
+	}
+}
+
+func TestEmitIPv6(t *testing.T) {
+	uneven := of(true, []frag{{at: 0, end: 8, mf: true, options: 8}, {at: 8, end: 1000, mf: true, options: 8},
+		{at: 1000, end: 1016, mf: true, options: 8}, {at: 1016, end: 1333, options: 8}})
+	const head = 40 + 8 + 8
+	for _, tt := range []struct {
+		name  string
+		frags []frag
+		mtu   int
+		sizes []int
+		as    bool // they came, with their identification
+	}{
+		{"as they came", uneven, 1500, []int{head + 8, head + 992, head + 16, head + 317}, true},
+		{"no limit", uneven, 0, []int{head + 8, head + 992, head + 16, head + 317}, true},
+		{"just as long as the mtu", uneven, head + 992, []int{head + 8, head + 992, head + 16, head + 317}, true},
+		{"one is too long: all are cut anew", uneven, head + 991, []int{head + 984, head + 349}, false},
+		{"came backwards", []frag{uneven[3], uneven[2], uneven[1], uneven[0]}, 1500, []int{head + 8, head + 992, head + 16, head + 317}, true},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			whole, _ := feed(t, New(Limits{}), tt.frags...)
+			d := whole[0]
+			sizes, again := emitted(t, d, d.Frame(), tt.mtu)
+			if !slices.Equal(sizes, tt.sizes) {
+				t.Errorf("sizes %v, want %v", sizes, tt.sizes)
+			}
+			if len(again) != 1 || !bytes.Equal(again[0].Frame(), d.Frame()) || (again[0].how.ID == d.how.ID) != tt.as {
+				t.Errorf("what was sent does not make the datagram: %+v", again)
+			}
+		})
+	}
+	whole, _ := feed(t, New(Limits{}), of(true, []frag{{at: 0, end: 480, mf: true}, {at: 480, end: 1333}})...)
+	d := whole[0]
+	longer := append(bytes.Clone(d.Frame()), make([]byte, 700)...)
+	(*packet.IPv6)(longer[14:]).SetPayloadLen(len(longer) - 14 - 40)
+	if sizes, again := emitted(t, d, longer, 1500); !slices.Equal(sizes, []int{896, 896, 48 + 337}) || len(again) != 1 {
+		t.Errorf("longer: sizes %v", sizes)
+	}
+	refuse := func(_, _ []byte) { t.Error("emitted") }
+	if d.Emit(longer[:50], 1500, refuse) || d.Emit(nil, 1500, refuse) || d.Emit(longer, 55, refuse) || d.Emit(frag{at: 0, end: 8}.frame(), 1500, refuse) {
+		t.Error("Emit of what cannot be sent = true")
 	}
 }
 

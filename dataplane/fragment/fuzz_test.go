@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/hex"
 	"math/rand/v2"
+	"strings"
 	"testing"
 	"time"
 
@@ -65,14 +66,16 @@ func (w twin) add(f frag) (whole, kept bool) {
 // FuzzAdd gives any sequence of well-formed fragments to the gatherer and to its slow twin and wants the same verdicts.
 // Four bytes make a fragment: offset in words, length, identification and flags.
 func FuzzAdd(f *testing.F) {
-	f.Add([]byte{0, 6, 0, 1, 6, 6, 0, 1, 12, 1, 0, 0})            // in order
-	f.Add([]byte{12, 1, 0, 0, 6, 6, 0, 1, 0, 6, 0, 1})            // backwards
-	f.Add([]byte{0, 6, 0, 1, 5, 6, 0, 1, 0, 6, 0, 1, 6, 2, 0, 0}) // an overlap, then anew
-	f.Add([]byte{0, 6, 0, 1, 0, 6, 1, 1, 6, 3, 1, 2, 6, 3, 0, 2}) // two at once
-	f.Fuzz(func(t *testing.T, b []byte) {
+	for _, v6 := range []bool{false, true} {
+		f.Add([]byte{0, 6, 0, 1, 6, 6, 0, 1, 12, 1, 0, 0}, v6)            // in order
+		f.Add([]byte{12, 1, 0, 0, 6, 6, 0, 1, 0, 6, 0, 1}, v6)            // backwards
+		f.Add([]byte{0, 6, 0, 1, 5, 6, 0, 1, 0, 6, 0, 1, 6, 2, 0, 0}, v6) // an overlap, then anew
+		f.Add([]byte{0, 6, 0, 1, 0, 6, 1, 1, 6, 3, 1, 2, 6, 3, 0, 2}, v6) // two at once
+	}
+	f.Fuzz(func(t *testing.T, b []byte, v6 bool) {
 		g, w := New(Limits{MaxDistance: -1}), twin{}
 		for n := 0; len(b) >= 4 && n < 64; b, n = b[4:], n+1 {
-			fr := frag{at: int(b[0]) * 8, id: uint16(b[2] & 3), mf: b[3]&1 != 0}
+			fr := frag{v6: v6, at: int(b[0]) * 8, id: uint16(b[2] & 3), mf: b[3]&1 != 0}
 			fr.end = fr.at + int(b[1])*8
 			if !fr.mf {
 				fr.end -= int(b[3]>>1) & 7
@@ -91,8 +94,7 @@ func FuzzAdd(f *testing.F) {
 			}
 			consistent(t, g)
 			if d != nil {
-				_, payload, _ := packet.ParseIPv4(d.Frame()[packet.EthLen:])
-				checkWhole(t, d, len(payload))
+				checkWhole(t, d, len(payloadOf(t, d.Frame())))
 			}
 		}
 	})
@@ -101,11 +103,16 @@ func FuzzAdd(f *testing.F) {
 // FuzzRoundTrip cuts a datagram anyhow, gives the pieces in any order, some twice, and wants the datagram back and then
 // the pieces in order.
 func FuzzRoundTrip(f *testing.F) {
-	f.Add(uint64(1), uint16(2008), uint8(0))
-	f.Add(uint64(2), uint16(100), uint8(40))
-	f.Add(uint64(3), uint16(65000), uint8(4))
-	f.Fuzz(func(t *testing.T, seed uint64, size uint16, options uint8) {
+	for _, v6 := range []bool{false, true} {
+		f.Add(uint64(1), uint16(2008), uint8(0), v6)
+		f.Add(uint64(2), uint16(100), uint8(40), v6)
+		f.Add(uint64(3), uint16(65000), uint8(4), v6)
+	}
+	f.Fuzz(func(t *testing.T, seed uint64, size uint16, options uint8, v6 bool) {
 		n, opts := int(size), int(options)&^3%44
+		if v6 {
+			opts &^= 7
+		}
 		if n < 9 || n+packet.IPv4Len+opts > 0xffff {
 			return
 		}
@@ -116,7 +123,7 @@ func FuzzRoundTrip(f *testing.F) {
 			if at == 0 && end == n {
 				end = 8
 			}
-			frags = append(frags, frag{at: at, end: end, mf: end < n, options: opts})
+			frags = append(frags, frag{v6: v6, at: at, end: end, mf: end < n, options: opts})
 			at = end
 		}
 		var want [][]byte
@@ -162,8 +169,12 @@ func FuzzAddRaw(f *testing.F) {
 		"0200000009010200000009fe08004500004401f7200640118c36c00002090a0900641920272e353c434a51585f666d747b828990979ea5acb3bac1c8cfd6dde4ebf2f900070e151c232a31383f464d545b62",
 		// the last 12 bytes, at offset 96
 		"0200000009010200000009fe08004500002001f7000c4011ac54c00002090a0900646970777e858c939aa1a8afb6",
+		// 2001:db8:c::9 > 2001:db8:9::100, hop-by-hop, fragment 1f4 of UDP: first 16 bytes
+		"0200000009010200000009fe86dd6000000000200040 20010db8000c00000000000000000009 20010db8000900000000000000000100 2c00010400000000 11000001000001f4 1389003500188405 0102030405060708",
+		// the last 8 bytes, at offset 16
+		"0200000009010200000009fe86dd6000000000182c40 20010db8000c00000000000000000009 20010db8000900000000000000000100 11000010000001f4 090a0b0c0d0e0f10",
 	} {
-		b, err := hex.DecodeString(s)
+		b, err := hex.DecodeString(strings.ReplaceAll(s, " ", ""))
 		if err != nil {
 			f.Fatal(err)
 		}
@@ -176,7 +187,11 @@ func FuzzAddRaw(f *testing.F) {
 			cut := min(n, len(b))
 			d, _ := g.Add(b[:cut], now)
 			if d != nil {
-				if !d.Emit(d.Frame(), 1500, func(_, _ []byte) {}) {
+				var p packet.Packet
+				if packet.Decode(d.Frame(), &p) == packet.NoFault && p.Fragment {
+					t.Fatalf("the whole is a fragment: %x", d.Frame())
+				}
+				if !d.Emit(d.Frame(), 1500, func(_, _ []byte) {}) && d.Largest() < 1500 {
 					t.Fatalf("Emit of %x = false", d.Frame())
 				}
 			}

@@ -4,10 +4,10 @@ import "sync/atomic"
 
 // start puts a new, empty datagram into the gatherer.
 func (g *Gatherer) start(k key, now int64) *Datagram {
-	s := g.sources[k.src]
+	s := g.sources[k.source()]
 	if s == nil {
 		s = &source{}
-		g.sources[k.src] = s
+		g.sources[k.source()] = s
 	}
 	d := &Datagram{key: k, src: s, arrived: now, total: -1}
 	g.byKey[k] = d
@@ -98,7 +98,7 @@ func (g *Gatherer) remove(d *Datagram) {
 		s.newest = d.srcPrev
 	}
 	if s.oldest == nil {
-		delete(g.sources, d.key.src)
+		delete(g.sources, d.key.source())
 	}
 	d.prev, d.next, d.srcPrev, d.srcNext = nil, nil, nil, nil
 }
