@@ -83,8 +83,7 @@ func (t *Table) findTemplate(s *shard, k *Key, data []byte, now int64, c *Conn) 
 	if e == nil || !t.revive(s, slot, e, tickOf(now)) {
 		return Miss
 	}
-	rs := t.server(e)
-	if rs == nil || !rs.Available() || rs.Weight() == 0 && t.rules.Load().ExpireQuiescentTemplate {
+	if !t.usable(e) {
 		t.unindex(s, slot, e)
 		e.setVirtualPort(deadPort)
 		e.setServerPort(deadPort)

@@ -26,11 +26,16 @@ func (w *path) open(q *port, f *link.Frame, vs *service.VirtualService, mark uin
 	if w.owns(q, p.Src) {
 		return DropAddress // nobody else sends from it: the kernel's martian source
 	}
-	if p.Proto == packet.ProtoTCP && (p.TCPFlags&packet.TCPRst != 0 || p.TCPFlags&packet.TCPSyn == 0 && !w.table.Settings.SloppyTCP) {
+	if !mayOpen(p.Proto, p.TCPFlags, &w.table.Settings) {
 		return w.refuse(q, f)
 	}
 	w.opening = opening{flow: p.Flow, mark: mark}
 	return w.schedule(q, f, vs)
+}
+
+// mayOpen says that a packet may open a connection: of TCP a SYN, or anything but a RST with sloppy_tcp.
+func mayOpen(proto, tcpFlags uint8, s *service.Settings) bool {
+	return proto != packet.ProtoTCP || tcpFlags&packet.TCPRst == 0 && (tcpFlags&packet.TCPSyn != 0 || s.SloppyTCP)
 }
 
 // schedule picks a real server for what w.opening says.

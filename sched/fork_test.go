@@ -34,9 +34,9 @@ func TestForkTellsTheNextDecision(t *testing.T) {
 						Dst: packet.AddrFrom4(0xc6120000 + r.Uint32N(4)), DstPort: 80, Proto: packet.ProtoTCP,
 					}}
 					for range r.IntN(3) {
-						Fork(s, &q).Pick(&q, list)
+						service.Fork(s, &q).Pick(&q, list)
 					}
-					foretold := Fork(s, &q).Pick(&q, list)
+					foretold := service.Fork(s, &q).Pick(&q, list)
 					if picked := s.Pick(&q, list); picked != foretold {
 						t.Fatalf("seed %d: %v was foretold, %v picked", seed, foretold, picked)
 					}

@@ -49,7 +49,8 @@ func (l *lblc) Pick(r *service.Request, servers []*service.RealServer) *service.
 	return rs
 }
 
-func (l *lblc) fork(r *service.Request) service.Scheduler {
+// Fork implements service.Forker.
+func (l *lblc) Fork(r *service.Request) service.Scheduler {
 	return &lblc{known: l.known.fork(r.Flow.Dst, func(rs *service.RealServer) *service.RealServer { return rs })}
 }
 

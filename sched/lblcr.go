@@ -61,7 +61,8 @@ func (l *lblcr) Pick(r *service.Request, servers []*service.RealServer) *service
 	return rs
 }
 
-func (l *lblcr) fork(r *service.Request) service.Scheduler {
+// Fork implements service.Forker.
+func (l *lblcr) Fork(r *service.Request) service.Scheduler {
 	return &lblcr{known: l.known.fork(r.Flow.Dst, func(s serverSet) serverSet {
 		s.members = slices.Clone(s.members)
 		return s

@@ -46,7 +46,8 @@ func (r *rr) Pick(_ *service.Request, servers []*service.RealServer) *service.Re
 	}
 }
 
-func (r *rr) fork(*service.Request) service.Scheduler {
+// Fork implements service.Forker.
+func (r *rr) Fork(*service.Request) service.Scheduler {
 	f := new(rr)
 	f.cursor.Store(r.cursor.Load())
 	return f

@@ -48,7 +48,8 @@ func newRT() *rt { return rtWith(newStream()) }
 
 func rtWith(s *stream) *rt { return &rt{numbers: s, random: s.unit} }
 
-func (t *rt) fork(*service.Request) service.Scheduler { return rtWith(t.numbers.fork()) }
+// Fork implements service.Forker.
+func (t *rt) Fork(*service.Request) service.Scheduler { return rtWith(t.numbers.fork()) }
 
 // Prepare implements service.Scheduler.
 func (*rt) Prepare(servers []*service.RealServer) {

@@ -18,7 +18,8 @@ func newTwos() *twos { return twosWith(newStream()) }
 
 func twosWith(s *stream) *twos { return &twos{numbers: s, random: s.below} }
 
-func (t *twos) fork(*service.Request) service.Scheduler { return twosWith(t.numbers.fork()) }
+// Fork implements service.Forker.
+func (t *twos) Fork(*service.Request) service.Scheduler { return twosWith(t.numbers.fork()) }
 
 // Pick implements service.Scheduler.
 func (t *twos) Pick(_ *service.Request, servers []*service.RealServer) *service.RealServer {

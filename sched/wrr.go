@@ -65,7 +65,8 @@ func (w *wrr) Pick(_ *service.Request, servers []*service.RealServer) *service.R
 	}
 }
 
-func (w *wrr) fork(*service.Request) service.Scheduler {
+// Fork implements service.Forker.
+func (w *wrr) Fork(*service.Request) service.Scheduler {
 	f := new(wrr)
 	f.params.Store(w.params.Load())
 	f.state.Store(w.state.Load())

@@ -25,6 +25,21 @@ type Scheduler interface {
 	Prepare(servers []*RealServer)
 }
 
+// Forker is a Scheduler whose Pick changes something that the next Pick depends on.
+type Forker interface {
+	// Fork returns a scheduler that decides r as this one would. Nothing that it does changes this one.
+	Fork(r *Request) Scheduler
+}
+
+// Fork returns a scheduler that decides the request r as s would decide it next, ties, cursors and drawn numbers included,
+// and whose decision leaves s as it is. It is for one Pick, by the list that s would be given. Fork(nil, r) is nil.
+func Fork(s Scheduler, r *Request) Scheduler {
+	if f, ok := s.(Forker); ok {
+		return f.Fork(r)
+	}
+	return s // decides by what it reads; its Pick changes nothing
+}
+
 // ChangeKind says what happened to a server in its service's list.
 type ChangeKind uint8
 

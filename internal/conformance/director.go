@@ -34,11 +34,14 @@ type Director struct {
 	mtu     [2]int
 	now     int64
 	tick    int64 // when control looks at the counters next
+
+	verdicts []uint64 // as Verdict saw them last
 }
 
 // NewDirector makes a director in the recorded topology.
 func NewDirector() (*Director, error) {
 	d := &Director{hops: new(nexthop.Static), now: 1_000_000 * second, mtu: [2]int{1500, 1500}, tick: 1_000_002 * second}
+	d.verdicts = make([]uint64, len(dataplane.Stats{}.Verdicts))
 	servers := new(service.ServerIndex)
 	conns, err := conntrack.New(conntrack.Config{Servers: servers})
 	if err != nil {
@@ -98,6 +101,29 @@ func (d *Director) Inject(wire int, frame []byte) []Sent {
 	d.drain()
 	d.links[wire].Inject(frame)
 	return d.drain()
+}
+
+// Explain says what would become of a client's frame if it came now. ok is false for what is no whole TCP or UDP packet.
+func (d *Director) Explain(frame []byte) (x dataplane.Explanation, ok bool) {
+	var p packet.Packet
+	if packet.Decode(frame, &p) != packet.NoFault || p.Fragment || p.Proto != packet.ProtoTCP && p.Proto != packet.ProtoUDP {
+		return x, false
+	}
+	return d.plane.Explain(&dataplane.Question{
+		Flow: p.Flow, TCPFlags: p.TCPFlags, TTL: p.TTL, Len: p.IPLen(), Uncut: !p.MayFragment(), Payload: p.Frame[p.Payload:],
+	}, d.now), true
+}
+
+// Verdict says how the last frame ended whose Inject lay between two calls.
+func (d *Director) Verdict() (last dataplane.Verdict) {
+	now := d.plane.Stats().Verdicts
+	for v, n := range now {
+		if n != d.verdicts[v] {
+			last = dataplane.Verdict(v)
+		}
+	}
+	d.verdicts = now[:]
+	return last
 }
 
 func (d *Director) drain() (out []Sent) {
