@@ -4,7 +4,6 @@ import (
 	"uvs/conntrack"
 	"uvs/dataplane/nexthop"
 	"uvs/dataplane/sip"
-	"uvs/forward"
 	"uvs/packet"
 	"uvs/service"
 )
@@ -229,13 +228,24 @@ func (x *explainer) send(addr packet.Addr, port uint16, m service.Method) {
 	x.MTU = x.Hop.MTU
 	tunnelled := m == service.Tunnel
 	if tunnelled {
-		x.MTU = x.plane.mtus.limit(addr, x.Hop.MTU, x.now) - forward.TunnelLen
+		x.MTU = x.tunnelMTU()
 	}
 	if x.q.Len > x.MTU && x.q.Uncut && (!tunnelled || x.table.Settings.PMTUDisc) {
 		x.Verdict = AnsweredICMP
 		return
 	}
 	x.Verdict = sentBy(m)
+}
+
+// tunnelMTU is path.tunnelMTU.
+func (x *explainer) tunnelMTU() int {
+	p := packet.Packet{Flow: x.q.Flow}
+	t := tunnelTo(x.Server, x.ServerAddr, &x.table.Settings)
+	mtu := x.plane.mtus.limit(x.ServerAddr, x.Hop.MTU, x.now) - t.HeadLen(&p, new(packet.Vnet))
+	if !p.Is4() {
+		return max(mtu, ipv6MinMTU)
+	}
+	return mtu
 }
 
 // sentBy is the verdict of a packet that was sent to a real server.

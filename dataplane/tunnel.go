@@ -15,15 +15,20 @@ const ipv6MinMTU = 1280
 // aim prepares w.tunnel for packets to c's real server. It is the server's business, and not the connection's, how they are
 // encapsulated; of a server that is unknown by now IPVS knows nothing else than IP-in-IP.
 func (w *path) aim(c *conntrack.Conn) *forward.Tunnel {
+	w.tunnel = tunnelTo(w.table.Servers.At(c.RS), c.Server, &w.table.Settings)
+	return &w.tunnel
+}
+
+// tunnelTo is the tunnel to real server rs, nil if it is unknown, at an address.
+func tunnelTo(rs *service.RealServer, addr packet.Addr, s *service.Settings) forward.Tunnel {
 	var e service.Encap
-	if rs := w.table.Servers.At(c.RS); rs != nil {
+	if rs != nil {
 		e = rs.Encap()
 	}
-	w.tunnel = forward.Tunnel{
-		Kind: forward.Encapsulation(e.Kind), Dst: c.Server, Port: e.Port, PMTUDisc: w.table.Settings.PMTUDisc,
+	return forward.Tunnel{
+		Kind: forward.Encapsulation(e.Kind), Dst: addr, Port: e.Port, PMTUDisc: s.PMTUDisc,
 		Checksum: e.Checksum == service.FullChecksum, RemoteChecksum: e.Checksum == service.RemoteChecksum,
 	}
-	return &w.tunnel
 }
 
 // encapsulate sends p, whose TTL has been decremented, to its real server through its tunnel.

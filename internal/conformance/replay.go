@@ -223,14 +223,14 @@ func reproducible(frame string) string {
 	return hex.EncodeToString(f)
 }
 
-// isMade says that the director made the packet itself, so that its IP identification is its own: answers, and tunnels' outer
-// headers. Linux gives its ICMP errors the precedence of internetwork control, and the rest of the type of service they answer.
+// isMade says that the director made the packet itself, so that its IP identification is its own: answers, tunnels' outer
+// headers, and IPv6's fragments, which the kernel gathers and then makes anew, while uvs sends on what came. Linux gives its ICMP errors the precedence of internetwork control, and the rest of the type of service they answer.
 func isMade(d Described) bool {
 	fl, _ := d["fl"].(string)
 	icmp, _ := d["icmp"].(string)
 	icmp6, _ := d["icmp6"].(string)
 	tos, _ := d["tos"].(float64)
-	return strings.HasPrefix(fl, "R") && d["if"] == "cli" || d["proto"] == float64(packet.ProtoIPIP) ||
+	return d["frag"] != nil || strings.HasPrefix(fl, "R") && d["if"] == "cli" || d["proto"] == float64(packet.ProtoIPIP) ||
 		d["proto"] == float64(packet.ProtoIPv6) || d["proto"] == float64(packet.ProtoGRE) ||
 		d["if"] == "rs" && d["dport"] == float64(guePort) || icmp6 != "" && d["hlim"] == float64(64) ||
 		icmp != "" && int(tos)&^0x1e == 0xc0 || icmp == "0/0"
