@@ -172,8 +172,6 @@ func canServe(k service.Key, _ *api.ServiceConfig) error {
 	switch {
 	case k.Proto == service.SCTP:
 		return errors.New("SCTP is not supported by this version")
-	case !k.Addr.Addr().Is4():
-		return errors.New("IPv6 is not supported by this version")
 	}
 	return nil
 }

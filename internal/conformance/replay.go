@@ -186,11 +186,14 @@ func (r *run) frames(i int, s *Step, out []Sent) {
 	}
 }
 
+// ipv6Fragment is the protocol number of IPv6's fragment header.
+const ipv6Fragment = 44
+
 // guePort is where the recorded servers take GUE.
 const guePort = 6080
 
-// reproducible is a frame of the director's own making, in hex, without what it draws by chance: the identification of IPv4 and
-// the flow label of IPv6, GUE's UDP source port, and the checksums over these.
+// reproducible is a frame of the director's own making, in hex, without what it draws by chance: identifications, the flow
+// label of IPv6, GUE's UDP source port, and the checksums over these.
 func reproducible(frame string) string {
 	f, err := hex.DecodeString(frame)
 	if err != nil || len(f) < packet.EthLen+packet.IPv4Len {
@@ -213,6 +216,9 @@ func reproducible(frame string) string {
 		if len(b) > packet.IPv6Len {
 			proto, l4 = b[6], b[packet.IPv6Len:]
 		}
+		if proto == ipv6Fragment && len(l4) >= packet.FragmentLen {
+			clear(l4[4:8])
+		}
 	}
 	if proto == packet.ProtoUDP && len(l4) >= packet.UDPLen && (*packet.UDP)(l4).DstPort() == guePort {
 		clear(l4[:2])
@@ -224,7 +230,8 @@ func reproducible(frame string) string {
 }
 
 // isMade says that the director made the packet itself, so that its IP identification is its own: answers, tunnels' outer
-// headers, and IPv6's fragments, which the kernel gathers and then makes anew, while uvs sends on what came. Linux gives its ICMP errors the precedence of internetwork control, and the rest of the type of service they answer.
+// headers, and IPv6's fragments, which the kernel gathers and then makes anew, while uvs sends on what came. Linux gives its
+// ICMP errors the precedence of internetwork control, and the rest of the type of service they answer.
 func isMade(d Described) bool {
 	fl, _ := d["fl"].(string)
 	icmp, _ := d["icmp"].(string)
