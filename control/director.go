@@ -19,6 +19,7 @@ import (
 
 	"uvs/conntrack"
 	"uvs/control/api"
+	"uvs/dataplane"
 	"uvs/sched"
 	"uvs/service"
 )
@@ -70,6 +71,8 @@ type Config struct {
 	// AvailablePages is the number of pages of memory that the connection table may still have. Under amemthresh the
 	// defences drop_entry, drop_packet and secure_tcp begin. nil: always enough.
 	AvailablePages func() int
+	// Explain says what the packet path would do with a packet. nil: nobody can say.
+	Explain func(q *dataplane.Question, now int64) dataplane.Explanation
 	// FillStatus fills in what control doesn't know of: everything but Revision and the counts of services, servers,
 	// connections and templates. nil: nothing.
 	FillStatus func(*api.Status)

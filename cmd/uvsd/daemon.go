@@ -100,7 +100,7 @@ func newDaemon(o *options, log *zap.Logger) (_ *daemon, err error) {
 	}
 	d.director = control.New(control.Config{
 		Servers: servers, Connections: d.conns, Counters: d.plane, Publish: d.tables.publish, Now: dataplane.BootTime,
-		IsLocal: d.isLocal, CanServe: canServe, CanForward: canForward, FillStatus: d.fillStatus,
+		IsLocal: d.isLocal, CanServe: canServe, CanForward: canForward, FillStatus: d.fillStatus, Explain: d.plane.Explain,
 		Interfaces: o.interfaces, AvailablePages: func() int { return availablePages(d.conns.Stats(), limit) },
 		Version: api.Version{UVS: version}, Log: log,
 	})

@@ -44,6 +44,9 @@ type Backend interface {
 	// Set changes settings, all or none, and returns them as they are now. It is serialised with Change.
 	Set(ctx context.Context, settings []Setting) ([]Setting, error)
 
+	// Explain says what would become of a packet if it came now, and changes nothing. req has passed its Check.
+	Explain(ctx context.Context, req *ExplainRequest) (*Explanation, error)
+
 	// Status returns the director's state; see Status.
 	Status(ctx context.Context) (*Status, error)
 

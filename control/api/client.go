@@ -219,6 +219,19 @@ func (c *Client) Set(ctx context.Context, settings []Setting) ([]Setting, error)
 	return reply.Settings, err
 }
 
+// Explain says what would become of a packet.
+func (c *Client) Explain(ctx context.Context, req *ExplainRequest) (*Explanation, error) {
+	body, err := json.Marshal(req)
+	if err != nil {
+		return nil, err
+	}
+	var x Explanation
+	if err := c.call(ctx, http.MethodPost, "/v1/explain", nil, body, 0, &x); err != nil {
+		return nil, err
+	}
+	return &x, nil
+}
+
 // Status returns the director's state.
 func (c *Client) Status(ctx context.Context) (*Status, error) {
 	var s Status

@@ -71,6 +71,15 @@ func DecodeSettings(body []byte) (*SettingsRequest, error) {
 	return &req, nil
 }
 
+// DecodeExplain reads the body of POST /v1/explain as strictly. Its error has the code BadRequest.
+func DecodeExplain(body []byte) (*ExplainRequest, error) {
+	var req ExplainRequest
+	if err := decode(body, &req); err != nil {
+		return nil, err
+	}
+	return &req, req.Check()
+}
+
 // decode reads one JSON value strictly.
 func decode(body []byte, into any) error {
 	// encoding/json takes the last of two fields with one name and builds a whole array before anyone can count it, so

@@ -66,6 +66,7 @@ func NewHandler(b Backend) http.Handler {
 		"/v1/daemons":     {http.MethodGet: h.daemons},
 		"/v1/marks":       {http.MethodGet: h.marks},
 		"/v1/sysctl":      {http.MethodGet: h.settings, http.MethodPost: h.set},
+		"/v1/explain":     {http.MethodPost: h.explain},
 		"/v1/status":      {http.MethodGet: h.status},
 		"/v1/version":     {http.MethodGet: h.version},
 	}
@@ -296,6 +297,23 @@ func (h *handler) set(w http.ResponseWriter, r *http.Request) error {
 		return err
 	}
 	reply(w, http.StatusOK, SettingsReply{list})
+	return nil
+}
+
+func (h *handler) explain(w http.ResponseWriter, r *http.Request) error {
+	body, err := read(w, r)
+	if err != nil {
+		return err
+	}
+	req, err := DecodeExplain(body)
+	if err != nil {
+		return err
+	}
+	x, err := h.backend.Explain(r.Context(), req)
+	if err != nil {
+		return err
+	}
+	reply(w, http.StatusOK, x)
 	return nil
 }
 

@@ -47,6 +47,10 @@ func (s *stub) Connections(_ context.Context, filter ConnectionFilter, yield fun
 	return s.conns(yield)
 }
 
+func (s *stub) Explain(_ context.Context, req *ExplainRequest) (*Explanation, error) {
+	return &Explanation{Known: "none", Verdict: req.Protocol}, s.err
+}
+
 func (s *stub) Timeouts(context.Context) (Timeouts, error) { return Timeouts{900, 120, 300}, s.err }
 
 func (s *stub) Daemons(context.Context) ([]Daemon, error) { return nil, s.err }

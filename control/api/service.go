@@ -10,6 +10,7 @@
 //	GET  /v1/marks         the mark rules                             -> MarksReply
 //	GET  /v1/sysctl        the settings                               -> SettingsReply
 //	POST /v1/sysctl        changes settings, all or none              SettingsRequest -> SettingsReply
+//	POST /v1/explain       what would become of a packet             ExplainRequest -> Explanation
 //	GET  /v1/status        the director, its interfaces and packets   -> Status
 //	GET  /v1/version       what runs                                  -> Version
 //

@@ -25,6 +25,11 @@ var _ api.Backend = (*kernel)(nil)
 
 func newKernel() *kernel { return &kernel{timeouts: api.Timeouts{TCP: 900, TCPFin: 120, UDP: 300}} }
 
+// Explain explains nothing.
+func (k *kernel) Explain(context.Context, *api.ExplainRequest) (*api.Explanation, error) {
+	return nil, api.Errorf(api.Unsupported, "no packet path")
+}
+
 // Change applies what it can; the commands under test never ask for anything else.
 func (k *kernel) Change(_ context.Context, req *api.ChangeRequest) (*api.ChangeReply, error) {
 	k.mu.Lock()

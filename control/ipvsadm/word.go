@@ -35,6 +35,8 @@ func (r *run) word(name string, args []string) error {
 		return r.mark(args)
 	case "sysctl":
 		return r.sysctl(args)
+	case "explain":
+		return r.explain(args)
 	}
 	asJSON := false
 	for _, a := range args {

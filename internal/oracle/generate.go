@@ -172,7 +172,7 @@ func (g *generator) add(v *virtual) string {
 func (g *generator) serverAddress(v *virtual, f family, n int) string {
 	host := f.server(n)
 	if v.flag == "-f" {
-		return host
+		return strings.Trim(host, "[]") // ipvsadm takes brackets with a port alone
 	}
 	port := v.name[strings.LastIndexByte(v.name, ':')+1:]
 	if g.chance(50) {
