@@ -76,7 +76,7 @@ func TestARPProblemAsTheClientSeesIt(t *testing.T) {
 	r := newLoudRig(t, "--announce-interval", "2s")
 	client, director := r.Clients[0], r.macOf("eth0")
 	r.restore(r.rules(r.VIP(), "rr")...)
-	eventually(t, "a warning says which real server answers", func() (bool, any) {
+	eventually(t, "a warning says which real server answers, and what to do", func() (bool, any) {
 		warnings := r.status().Warnings
 		for _, w := range warnings {
 			for _, mac := range r.realMACs() {

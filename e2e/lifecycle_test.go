@@ -186,14 +186,6 @@ func TestVIPOnTheHostIsReported(t *testing.T) {
 	}
 }
 
-// Another station that answers for a service's address takes its traffic away: uvsd says who it is.
-func TestAnotherOwnerOfTheVIPIsReported(t *testing.T) {
-	r := newRig(t, rigConfig{Bare: true})
-	must(t, r.RealServers[0].Sysctl("net/ipv4/conf/all/arp_ignore", "0")) // the ARP problem of DR
-	r.restore(r.rules(r.VIP(), "rr")...)
-	r.expectWarning(r.VIP().String(), r.RealServers[0].Legs[0].MAC.String(), "arp_ignore")
-}
-
 // expectWarning waits until uvsadm status shows a warning with certain words.
 func (r *rig) expectWarning(words ...string) {
 	r.t.Helper()
