@@ -1,5 +1,5 @@
-// Command uvsdecap decapsulates IP-in-IP on a real server behind a director that tunnels (ipvsadm's -i), where the
-// server's kernel has no ipip module. See the README and uvsdecap --help.
+// Command uvsdecap decapsulates IP-in-IP, GRE and GUE, of and over both IP families, on a real server behind a director that
+// tunnels (ipvsadm's -i), where the server's kernel has no module for that. See the README and uvsdecap --help.
 package main
 
 import (

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"net/netip"
+	"strconv"
 	"strings"
 
 	"uvs/dataplane/decap"
@@ -20,7 +21,7 @@ type options struct {
 
 // parseOptions reads the command line; usage goes to out when asked for or when the line is wrong.
 func parseOptions(args []string, out io.Writer) (*options, error) {
-	o := new(options)
+	o := &options{decap: decap.Config{GUEPort: decap.DefaultGUEPort}}
 	fs := flag.NewFlagSet("uvsdecap", flag.ContinueOnError)
 	fs.SetOutput(out)
 	fs.Usage = func() {
@@ -47,6 +48,11 @@ func parseOptions(args []string, out io.Writer) (*options, error) {
 	})
 	fs.StringVar(&o.decap.Device, "tun", decap.DefaultDevice, "`name` of the TUN device that holds the virtual addresses")
 	fs.StringVar(&o.decap.Interface, "interface", "", "the only `interface` that tunnelled packets may come in by (default any)")
+	fs.Func("gue-port", fmt.Sprintf("UDP `port` that GUE comes to, 0 for none (default %d)", decap.DefaultGUEPort), func(s string) error {
+		n, err := strconv.ParseUint(s, 10, 16)
+		o.decap.GUEPort = uint16(n)
+		return err
+	})
 	fs.StringVar(&o.logLevel, "log-level", "info", "debug, info, warn or error")
 	fs.BoolVar(&o.version, "version", false, "print the version and exit")
 	if err := fs.Parse(args); err != nil {

@@ -16,10 +16,12 @@ import (
 
 // Config says what a Decapsulator does.
 type Config struct {
-	// Directors are the addresses that tunnels may begin at. At least one; IPv4.
+	// Directors are the addresses that tunnels may begin at, of either family. At least one.
 	Directors []netip.Prefix
-	// VIPs are the virtual addresses, which the TUN device will hold. At least one; IPv4.
+	// VIPs are the virtual addresses, which the TUN device will hold, of either family. At least one.
 	VIPs []netip.Addr
+	// GUEPort is the UDP port that GUE comes to; 0 if none is to be taken.
+	GUEPort uint16
 	// Device is the TUN device's name. Default uvsdecap0.
 	Device string
 	// Interface is the only one that tunnelled packets may come in by. Default any. It need not exist yet.
@@ -28,6 +30,9 @@ type Config struct {
 	Log *zap.Logger
 }
 
+// DefaultGUEPort is the UDP port that GUE comes to unless another is given: the one that IANA has assigned to it.
+const DefaultGUEPort = 6080
+
 // DefaultDevice is the name of the TUN device unless another is given.
 const DefaultDevice = "uvsdecap0"
 
@@ -35,19 +40,24 @@ const DefaultDevice = "uvsdecap0"
 type Decapsulator struct {
 	log     *zap.Logger
 	lock    int // descriptors
-	guard   int
+	guard   refusalGuard
 	host    *host
-	tap     *tap
+	paths   []path // one for each IP family that tunnels come in
 	sysctls tun.Sysctls
 	device  *tun.Device
-	worker  worker
+}
+
+// path is where the tunnelled packets of one IP family come from, and what becomes of them.
+type path struct {
+	*tap
+	*worker
 }
 
 // New makes the TUN device with the virtual addresses, and opens all sockets, in the network namespace of the calling
 // thread. It changes the host's ARP settings, so that it keeps silent about the virtual addresses. Needs CAP_NET_ADMIN
 // and CAP_NET_RAW. Close undoes everything; if the process dies, the kernel undoes all but the ARP settings.
 func New(cfg Config) (*Decapsulator, error) {
-	rules, err := NewRules(cfg.Directors, cfg.VIPs)
+	rules, err := NewRules(cfg.Directors, cfg.VIPs, cfg.GUEPort)
 	if err != nil {
 		return nil, err
 	}
@@ -57,7 +67,7 @@ func New(cfg Config) (*Decapsulator, error) {
 	if cfg.Log == nil {
 		cfg.Log = zap.NewNop()
 	}
-	d := &Decapsulator{log: cfg.Log, lock: -1, guard: -1}
+	d := &Decapsulator{log: cfg.Log, lock: -1}
 	if err := d.open(cfg, rules); err != nil {
 		return nil, errors.Join(err, d.Close())
 	}
@@ -71,7 +81,7 @@ func (d *Decapsulator) open(cfg Config, rules *Rules) (err error) {
 	if d.host, err = openHost(cfg.Interface); err != nil {
 		return err
 	}
-	if err := d.host.checkKernel(d.log); err != nil {
+	if err := d.host.checkKernel(d.log, rules); err != nil {
 		return err
 	}
 	d.silenceARP() // before the host has the addresses
@@ -89,15 +99,23 @@ func (d *Decapsulator) open(cfg Config, rules *Rules) (err error) {
 	if cfg.Interface != "" && d.host.ifindex.Load() == 0 {
 		d.log.Warn("no such interface yet: nothing is taken until there is one", zap.String("interface", cfg.Interface))
 	}
-	if d.guard, err = openRefusalGuard(unix.IPPROTO_IPIP); err != nil {
-		return err
+	for _, v6 := range []bool{false, true} {
+		if !rules.from(v6) {
+			continue
+		}
+		if err := d.guard.open(v6, cfg.GUEPort); err != nil {
+			return err
+		}
+		t, err := openTap(v6, cfg.GUEPort, d.device.Index())
+		if err != nil {
+			return err
+		}
+		w := &worker{rules: rules, host: d.host, device: d.device, notices: notices{log: d.log}}
+		d.paths = append(d.paths, path{t, w})
 	}
-	if d.tap, err = openTap(d.device.Index()); err != nil {
-		return err
-	}
-	d.worker = worker{rules: rules, host: d.host, device: d.device, notices: notices{log: d.log}}
 	d.log.Info("decapsulating", zap.String("device", d.device.Name()), zap.Stringers("directors", cfg.Directors),
-		zap.Stringers("vips", cfg.VIPs), zap.String("interface", cfg.Interface))
+		zap.Stringers("vips", cfg.VIPs), zap.String("interface", cfg.Interface),
+		zap.Uint16("gue-port", cfg.GUEPort))
 	return nil
 }
 
@@ -146,28 +164,32 @@ func (d *Decapsulator) Run(ctx context.Context) error {
 		defer context.AfterFunc(ctx, d.host.stop)()
 		return d.host.watch(d.log)
 	})
-	g.Go(func() error {
-		defer d.tap.interruptWith(ctx)()
-		return d.worker.run(ctx, d.tap)
-	})
+	for _, p := range d.paths {
+		g.Go(func() error {
+			defer p.interruptWith(ctx)()
+			return p.run(ctx, p.tap)
+		})
+	}
 	return g.Wait()
 }
 
 // Stats are the counts so far.
-func (d *Decapsulator) Stats() Stats {
-	w := &d.worker
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	w.stats.QueueFull += d.tap.drops()
-	return w.stats
+func (d *Decapsulator) Stats() (sum Stats) {
+	for _, p := range d.paths {
+		p.mu.Lock()
+		p.stats.QueueFull += p.drops()
+		sum.add(&p.stats)
+		p.mu.Unlock()
+	}
+	return sum
 }
 
 // Close removes the device with the virtual addresses, puts the ARP settings back and closes the sockets. Run must have
 // returned.
 func (d *Decapsulator) Close() error {
 	var errs []error
-	if d.tap != nil {
-		errs = append(errs, d.tap.close())
+	for _, p := range d.paths {
+		errs = append(errs, p.close())
 	}
 	if d.device != nil {
 		errs = append(errs, d.device.Close())
@@ -176,10 +198,9 @@ func (d *Decapsulator) Close() error {
 	if d.host != nil {
 		d.host.close()
 	}
-	for _, fd := range []int{d.guard, d.lock} {
-		if fd >= 0 {
-			errs = append(errs, unix.Close(fd))
-		}
+	errs = append(errs, d.guard.close())
+	if d.lock >= 0 {
+		errs = append(errs, unix.Close(d.lock))
 	}
 	return errors.Join(errs...)
 }

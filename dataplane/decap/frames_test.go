@@ -25,21 +25,29 @@ const (
 	rip = "10.0.0.11"
 	vip = "192.0.2.100"
 	cip = "198.51.100.7"
+
+	dip6 = "2001:db8:a::1"
+	rip6 = "2001:db8:a::11"
+	vip6 = "2001:db8:2::100"
+	cip6 = "2001:db8:51::7"
 )
 
 func addr(s string) netip.Addr { return netip.MustParseAddr(s) }
 
-// rules allow 10.0.0.1 and 10.0.1.0/24, to 192.0.2.100 and .101.
+// rules allow 10.0.0.1, 10.0.1.0/24 and 2001:db8:a::1, to 192.0.2.100 and .101 and 2001:db8:2::100.
 func rules(t testing.TB) *Rules {
 	t.Helper()
-	r, err := NewRules([]netip.Prefix{netip.MustParsePrefix("10.0.0.1/32"), netip.MustParsePrefix("10.0.1.0/24")},
-		[]netip.Addr{addr(vip), addr("192.0.2.101")})
+	r, err := NewRules([]netip.Prefix{netip.MustParsePrefix("10.0.0.1/32"), netip.MustParsePrefix("10.0.1.0/24"),
+		netip.MustParsePrefix("2001:db8:a::1/128")}, []netip.Addr{addr(vip), addr("192.0.2.101"), addr(vip6)}, DefaultGUEPort)
 	must(t, err)
 	return r
 }
 
 // here are this host's own addresses.
-var here = Addresses{number(addr(rip)): {}, number(addr("127.0.0.1")): {}}
+var here = Addresses{packet.AddrFrom(addr(rip)): {}, packet.AddrFrom(addr("127.0.0.1")): {}, packet.AddrFrom(addr(rip6)): {}}
+
+// number is an IPv4 address in host order.
+func number(a netip.Addr) uint32 { return packet.AddrFrom(a).V4() }
 
 func ip4(src, dst string, p layers.IPProtocol, tos uint8) *layers.IPv4 {
 	return &layers.IPv4{Version: 4, IHL: 5, TOS: tos, TTL: 64, Id: 7, Flags: layers.IPv4DontFragment, Protocol: p,

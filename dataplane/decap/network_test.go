@@ -296,7 +296,7 @@ func TestAddressesAndInterfacesAreFollowed(t *testing.T) {
 // awaitLocal waits until the Decapsulator knows or has forgotten an address.
 func awaitLocal(t *testing.T, r *running, a netip.Addr, want bool) {
 	t.Helper()
-	for end := time.Now().Add(10 * time.Second); r.host.local.Load().has(number(a)) != want; time.Sleep(time.Millisecond) {
+	for end := time.Now().Add(10 * time.Second); r.host.local.Load().has(packet.AddrFrom(a)) != want; time.Sleep(time.Millisecond) {
 		if time.Now().After(end) {
 			t.Fatalf("%v local: still not %v", a, want)
 		}

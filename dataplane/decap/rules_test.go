@@ -35,7 +35,8 @@ func TestOpenJudges(t *testing.T) {
 		{name: "tunnel to another host", outer: func(h *layers.IPv4) { h.DstIP = []byte{10, 0, 0, 12} }, want: PassNotLocal},
 		{name: "tunnel to the VIP", outer: func(h *layers.IPv4) { h.DstIP = []byte{192, 0, 2, 100} }, want: PassNotLocal},
 		{name: "outer fragment", outer: func(h *layers.IPv4) { h.Flags = layers.IPv4MoreFragments }, want: DropFragment},
-		{name: "another protocol", outer: func(h *layers.IPv4) { h.Protocol = layers.IPProtocolGRE }, want: DropProtocol},
+		{name: "another protocol", outer: func(h *layers.IPv4) { h.Protocol = layers.IPProtocolESP }, want: DropProtocol},
+		{name: "IPv4 said to be IPv6", outer: func(h *layers.IPv4) { h.Protocol = layers.IPProtocolIPv6 }, want: DropInnerHeader},
 		{name: "wrong outer checksum", spoil: func(b []byte) []byte { b[14+10]++; return b }, want: DropOuterHeader},
 		{name: "cut in the outer header", spoil: func(b []byte) []byte { return b[:14+19] }, want: DropOuterHeader},
 		{name: "cut in the inner packet", spoil: func(b []byte) []byte { return b[:len(b)-1] }, want: DropOuterHeader},
@@ -106,21 +107,28 @@ func TestRulesRefuseWhatMakesNoSense(t *testing.T) {
 		{"no director", nil, []netip.Addr{a(vip)}, false},
 		{"no VIP", []netip.Prefix{p("10.0.0.1/32")}, nil, false},
 		{"bits behind the prefix", []netip.Prefix{p("10.0.0.1/24")}, []netip.Addr{a(vip)}, false},
-		{"IPv6 director", []netip.Prefix{p("2001:db8::1/128")}, []netip.Addr{a(vip)}, false},
-		{"IPv6 VIP", []netip.Prefix{p("10.0.0.1/32")}, []netip.Addr{a("2001:db8::1")}, false},
+		{"IPv6 director", []netip.Prefix{p("2001:db8::1/128")}, []netip.Addr{a(vip)}, true},
+		{"IPv6 network of directors", []netip.Prefix{p("2001:db8::/64")}, []netip.Addr{a(vip)}, true},
+		{"IPv6 VIP", []netip.Prefix{p("10.0.0.1/32")}, []netip.Addr{a("2001:db8::1")}, true},
+		{"both families", []netip.Prefix{p("10.0.0.1/32"), p("2001:db8::1/128")}, []netip.Addr{a(vip), a("2001:db8::1")}, true},
+		{"IPv4-mapped director", []netip.Prefix{p("::ffff:10.0.0.1/128")}, []netip.Addr{a(vip)}, false},
+		{"IPv4-mapped VIP", []netip.Prefix{p("10.0.0.1/32")}, []netip.Addr{a("::ffff:192.0.2.100")}, false},
+		{"IPv6 VIP twice", []netip.Prefix{p("10.0.0.1/32")}, []netip.Addr{a("2001:db8::1"), a("2001:db8::1")}, false},
+		{"link-local VIP", []netip.Prefix{p("10.0.0.1/32")}, []netip.Addr{a("fe80::1")}, false},
+		{"IPv6 multicast VIP", []netip.Prefix{p("10.0.0.1/32")}, []netip.Addr{a("ff02::1")}, false},
 		{"no prefix", []netip.Prefix{{}}, []netip.Addr{a(vip)}, false},
 		{"no address", []netip.Prefix{p("10.0.0.1/32")}, []netip.Addr{{}}, false},
 		{"VIP twice", []netip.Prefix{p("10.0.0.1/32")}, []netip.Addr{a(vip), a(vip)}, false},
 		{"multicast VIP", []netip.Prefix{p("10.0.0.1/32")}, []netip.Addr{a("224.0.0.9")}, false},
 		{"loopback VIP", []netip.Prefix{p("10.0.0.1/32")}, []netip.Addr{a("127.0.0.1")}, false},
 	} {
-		if _, err := NewRules(c.directors, c.vips); (err == nil) != c.ok {
+		if _, err := NewRules(c.directors, c.vips, 0); (err == nil) != c.ok {
 			t.Errorf("%s: NewRules() = %v", c.name, err)
 		}
 	}
-	everybody, err := NewRules([]netip.Prefix{p("0.0.0.0/0")}, []netip.Addr{a(vip)})
+	everybody, err := NewRules([]netip.Prefix{p("0.0.0.0/0")}, []netip.Addr{a(vip)}, 0)
 	must(t, err)
-	if !everybody.allows(0xfffffffe) || !everybody.allows(1) {
+	if !everybody.allows(packet.AddrFrom4(0xfffffffe)) || !everybody.allows(packet.AddrFrom4(1)) || everybody.allows(packet.AddrFrom(a("2001:db8::1"))) {
 		t.Error("0.0.0.0/0 doesn't allow everybody")
 	}
 }

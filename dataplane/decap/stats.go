@@ -17,6 +17,18 @@ type Stats struct {
 	Unreadable  uint64              // lost, not in Received: the kernel couldn't hand them over, or the interface went down
 }
 
+// add adds other counts.
+func (s *Stats) add(o *Stats) {
+	s.Received += o.Received
+	for v := range o.Verdicts {
+		s.Verdicts[v] += o.Verdicts[v]
+	}
+	s.Bytes += o.Bytes
+	s.SuperFrames += o.SuperFrames
+	s.QueueFull += o.QueueFull
+	s.Unreadable += o.Unreadable
+}
+
 // MarshalLogObject writes what isn't zero, but for received and delivered packets, which it always writes.
 func (s *Stats) MarshalLogObject(enc zapcore.ObjectEncoder) error {
 	enc.AddUint64("received", s.Received)

@@ -13,7 +13,7 @@ import (
 	"uvs/packet"
 )
 
-// tap receives tunnelled packets from all interfaces of a network namespace.
+// tap receives tunnelled packets of one IP family from all interfaces of a network namespace.
 //
 // It is an AF_PACKET socket and not a raw IP socket, which would be simpler, because a raw socket says too little. Where
 // the host's card or driver merges the segments of a tunnelled TCP stream (GRO, on by default on most), a raw socket hands
@@ -21,8 +21,8 @@ import (
 // UDP datagrams merged likewise the boundaries would be lost. AF_PACKET puts a virtio-net header before each that says it
 // all, and the TUN device takes just such a header.
 //
-// What a raw socket does of itself is done here by other means: the kernel puts fragments together (fanout with
-// FLAG_DEFRAG, a group of one), Addresses says what is local, and notHandled keeps the kernel from refusing the packets.
+// What a raw socket does of itself is done here by other means: the kernel puts IPv4's fragments together (fanout with
+// FLAG_DEFRAG, a group of one), Addresses says what is local, and refusalGuard keeps the kernel from refusing the packets.
 type tap struct {
 	file *os.File
 	raw  rawConn
@@ -60,21 +60,38 @@ const (
 	skfNetOff    = 0xfff00000 // SKF_NET_OFF
 )
 
-// filter passes packets of the given IP protocol that are for this host, to tell by the link layer, and don't come out of
+// filter passes tunnelled packets of one IP family that are for this host, to tell by the link layer, and don't come out of
 // interface except: a tunnel inside a tunnel would come round again.
-func filter(protocol uint8, except int) []unix.SockFilter {
-	const load, word, octet = unix.BPF_LD | unix.BPF_ABS, unix.BPF_W, unix.BPF_B
+func filter(v6 bool, guePort uint16, except int) []unix.SockFilter {
+	const load, word, half, octet = unix.BPF_LD | unix.BPF_ABS, unix.BPF_W, unix.BPF_H, unix.BPF_B
 	const equal, ret = unix.BPF_JMP | unix.BPF_JEQ | unix.BPF_K, unix.BPF_RET | unix.BPF_K
-	return []unix.SockFilter{
-		{Code: load | octet, K: skfAdOff + skfAdPktType},
-		{Code: equal, K: unix.PACKET_HOST, Jf: 5},
-		{Code: load | word, K: skfAdOff + skfAdIfindex},
-		{Code: equal, K: uint32(except), Jt: 3},
-		{Code: load | octet, K: skfNetOff + 9},
-		{Code: equal, K: uint32(protocol), Jf: 1},
-		{Code: ret, K: 0xffffffff},
-		{Code: ret, K: 0},
+	protocol, protocols := uint32(skfNetOff+9), []uint32{packet.ProtoIPIP, packet.ProtoIPv6, packet.ProtoGRE}
+	port := []unix.SockFilter{ // where the port is, behind IPv4's header of any length
+		{Code: unix.BPF_LDX | unix.BPF_MSH | unix.BPF_B, K: skfNetOff},
+		{Code: unix.BPF_LD | unix.BPF_IND | half, K: skfNetOff + 2},
 	}
+	if v6 {
+		protocol, protocols = skfNetOff+6, append(protocols, packet.ProtoFragment)
+		port = []unix.SockFilter{{Code: load | half, K: skfNetOff + packet.IPv6Len + 2}}
+	}
+	p := []unix.SockFilter{
+		{Code: load | octet, K: skfAdOff + skfAdPktType},
+		{Code: equal, K: unix.PACKET_HOST, Jt: 1},
+		{Code: ret, K: 0},
+		{Code: load | word, K: skfAdOff + skfAdIfindex},
+		{Code: equal, K: uint32(except), Jf: 1},
+		{Code: ret, K: 0},
+		{Code: load | octet, K: protocol},
+	}
+	for _, proto := range protocols {
+		p = append(p, unix.SockFilter{Code: equal, K: proto, Jf: 1}, unix.SockFilter{Code: ret, K: 0xffffffff})
+	}
+	if guePort != 0 {
+		p = append(p, unix.SockFilter{Code: equal, K: packet.ProtoUDP, Jt: 1}, unix.SockFilter{Code: ret, K: 0})
+		p = append(p, port...)
+		p = append(p, unix.SockFilter{Code: equal, K: uint32(guePort), Jf: 1}, unix.SockFilter{Code: ret, K: 0xffffffff})
+	}
+	return append(p, unix.SockFilter{Code: ret, K: 0})
 }
 
 func attachFilter(fd int, program []unix.SockFilter) error {
@@ -82,8 +99,9 @@ func attachFilter(fd int, program []unix.SockFilter) error {
 		&unix.SockFprog{Len: uint16(len(program)), Filter: &program[0]})
 }
 
-// openTap opens the socket in the calling thread's network namespace. Packets out of the interface except are left alone.
-func openTap(except int) (*tap, error) {
+// openTap opens the socket for one IP family in the calling thread's network namespace. Packets out of the interface except are
+// left alone.
+func openTap(v6 bool, guePort uint16, except int) (*tap, error) {
 	// Protocol 0 receives nothing until bind, when all is set.
 	fd, err := unix.Socket(unix.AF_PACKET, unix.SOCK_RAW|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, 0)
 	if err == unix.EPERM {
@@ -92,7 +110,7 @@ func openTap(except int) (*tap, error) {
 	if err != nil {
 		return nil, fmt.Errorf("open packet socket: %w", err)
 	}
-	if err := setUpTap(fd, except); err != nil {
+	if err := setUpTap(fd, v6, guePort, except); err != nil {
 		unix.Close(fd)
 		return nil, fmt.Errorf("set up packet socket: %w", err)
 	}
@@ -118,7 +136,7 @@ func openTap(except int) (*tap, error) {
 	return t, nil
 }
 
-func setUpTap(fd, except int) error {
+func setUpTap(fd int, v6 bool, guePort uint16, except int) error {
 	for _, o := range []struct {
 		name   string
 		option int
@@ -133,13 +151,20 @@ func setUpTap(fd, except int) error {
 			return fmt.Errorf("SO_RCVBUF: %w", err)
 		}
 	}
-	if err := attachFilter(fd, filter(packet.ProtoIPIP, except)); err != nil {
+	if err := attachFilter(fd, filter(v6, guePort, except)); err != nil {
 		return fmt.Errorf("SO_ATTACH_FILTER: %w", err)
 	}
-	// For IPv4 packets, not for all: then a frame that comes in by a port of a bridge or bond, or with a VLAN tag, is
+	// For packets of the family, not for all: then a frame that comes in by a port of a bridge or bond, or with a VLAN tag, is
 	// seen once, where the host's IP stack sees it.
-	if err := unix.Bind(fd, &unix.SockaddrLinklayer{Protocol: networkOrder(unix.ETH_P_IP)}); err != nil {
+	protocol := uint16(unix.ETH_P_IP)
+	if v6 {
+		protocol = unix.ETH_P_IPV6
+	}
+	if err := unix.Bind(fd, &unix.SockaddrLinklayer{Protocol: networkOrder(protocol)}); err != nil {
 		return fmt.Errorf("bind: %w", err)
+	}
+	if v6 {
+		return nil // the kernel puts fragments together for packet sockets only in IPv4
 	}
 	// The option's value has the group's number below, which UNIQUEID leaves to the kernel, and mode and flags above.
 	// In a group of one all modes are alike; CPU is the one that computes nothing.

@@ -14,7 +14,7 @@ import (
 	"uvs/packet"
 )
 
-// worker is the packet path, in one goroutine.
+// worker is the packet path of one IP family's tunnels, in one goroutine.
 type worker struct {
 	rules   *Rules
 	host    *host
@@ -92,6 +92,7 @@ func (w *worker) take(r received) (Verdict, error) {
 
 // explanations are of refusals behind which there is probably a mistake in somebody's configuration.
 var explanations = [numVerdicts]string{
+	DropChecksum: "refused a tunnelled packet: the checksum of its GRE or UDP header is wrong",
 	DropDirector: "refused a tunnelled packet: it comes from no allowed director",
 	DropNotVIP:   "refused a tunnelled packet: it is for no virtual address of this server",
 	DropSource:   "refused a tunnelled packet: its source cannot be a client's",
@@ -102,11 +103,13 @@ func (w *worker) explain(v Verdict, frame []byte, l3 int) {
 	if explanations[v] == "" || !w.notices.due(w.now, v) {
 		return
 	}
-	outer, payload, _ := packet.ParseIPv4(frame[l3:]) // was accepted before
-	fields := []zap.Field{zap.Stringer("tunnel-from", packet.AddrFrom4(outer.Src()))}
-	if inner, _, ok := packet.ParseIPv4(payload); ok {
-		fields = append(fields, zap.Stringer("source", packet.AddrFrom4(inner.Src())),
-			zap.Stringer("destination", packet.AddrFrom4(inner.Dst())))
+	outer, _ := parseOuter(frame[l3:]) // was accepted before
+	fields := []zap.Field{zap.Stringer("tunnel-from", outer.src)}
+	var none packet.Vnet
+	if in, verdict := w.rules.unwrap(&outer, &none); verdict == Delivered {
+		if inner, ok := parseOuter(outer.payload[in.at:]); ok {
+			fields = append(fields, zap.Stringer("source", inner.src), zap.Stringer("destination", inner.dst))
+		}
 	}
 	w.notices.tell(v, explanations[v], fields...)
 }

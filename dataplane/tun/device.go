@@ -6,9 +6,11 @@ package tun
 import (
 	"errors"
 	"fmt"
+	"math"
 	"net"
 	"net/netip"
 	"os"
+	"slices"
 
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
@@ -30,8 +32,9 @@ var (
 type Config struct {
 	// Name is the interface's name: 1 to 15 bytes. A %d in it becomes the first free number.
 	Name string
-	// Addresses are put on the interface: the host takes packets for them from then on, whichever way they come. They
-	// have host scope, so that the kernel never chooses one by itself as the source of what the host sends.
+	// Addresses are put on the interface: the host takes packets for them from then on, whichever way they come. The
+	// kernel never chooses one by itself as the source of what the host sends: IPv4's have host scope, IPv6's are
+	// deprecated. Nobody is asked whether he has them too.
 	Addresses []netip.Prefix
 	// MTU in bytes of what the stack sends into the device; what is written into it may be longer. Default 1500.
 	MTU int
@@ -120,7 +123,8 @@ func (d *Device) dress(cfg Config) error {
 		return err
 	}
 	d.index = link.Attrs().Index
-	if err := d.quiet(); err != nil {
+	v6 := slices.ContainsFunc(cfg.Addresses, func(p netip.Prefix) bool { return p.Addr().Is6() })
+	if err := d.quiet(v6); err != nil {
 		return err
 	}
 	if cfg.MTU != 0 {
@@ -131,6 +135,10 @@ func (d *Device) dress(cfg Config) error {
 	for _, p := range cfg.Addresses {
 		ip := &net.IPNet{IP: p.Addr().AsSlice(), Mask: net.CIDRMask(p.Bits(), p.Addr().BitLen())}
 		addr := &netlink.Addr{IPNet: ip, Scope: unix.RT_SCOPE_HOST}
+		if p.Addr().Is6() {
+			// The address is the director's as well, so it must not be asked for (DAD). No preferred lifetime: deprecated.
+			addr.Flags, addr.ValidLft, addr.PreferedLft = unix.IFA_F_NODAD, math.MaxUint32, 0
+		}
 		if err := h.AddrAdd(link, addr); err != nil {
 			return fmt.Errorf("add address %v: %w", p, err)
 		}
@@ -141,11 +149,24 @@ func (d *Device) dress(cfg Config) error {
 	return nil
 }
 
-// quiet keeps the stack from dropping what comes out of the device, and from talking into it on its own account.
-func (d *Device) quiet() error {
+// quiet keeps the stack from dropping what comes out of the device, and from talking into it on its own account. v6 says that
+// there will be IPv6 addresses.
+func (d *Device) quiet(v6 bool) error {
 	// Off, or there would be a link-local address, router solicitations and multicast reports: noise, no more, and so
 	// it doesn't matter if the kernel has no IPv6 or the settings cannot be written.
-	_ = writeSysctl("net/ipv6/conf/"+d.name+"/disable_ipv6", "1")
+	conf := "net/ipv6/conf/" + d.name + "/"
+	if v6 {
+		for _, s := range [][2]string{{"addr_gen_mode", "1"}, {"accept_ra", "0"}, {"router_solicitations", "0"}} {
+			_ = writeSysctl(conf+s[0], s[1])
+		}
+		if value, err := readSysctl(conf + "disable_ipv6"); err != nil || value != "0" {
+			if err := writeSysctl(conf+"disable_ipv6", "0"); err != nil {
+				return fmt.Errorf("switch IPv6 on: %w", err)
+			}
+		}
+	} else {
+		_ = writeSysctl(conf+"disable_ipv6", "1")
+	}
 	// What comes out of the device has sources that are reached by another way. rp_filter would drop it: the setting in
 	// force is the higher one of "all" and the device's own, so 0 is no help where "all" is 1 now or will be one day.
 	// 2 is: it asks no more than that there be a way back at all, and without one there could be no answer either.
