@@ -76,6 +76,9 @@ type Config struct {
 	OpenTx   func(port int) (link.Link, error)
 	Conns    *conntrack.Table
 	NextHops NextHops
+	// Stack leads to the host's own stack, which serves real servers that are addresses of the director. nil: packets for
+	// them are dropped.
+	Stack *Stack
 	// Inner is the policy for real servers' own traffic.
 	Inner InnerPolicy
 	// MasqueradeAddr is the source under which MasqueradeInnerTraffic sends; the zero value takes the lowest VIP.
@@ -101,7 +104,8 @@ type Plane struct {
 	table   atomic.Pointer[service.Table]
 	workers []*worker
 	slow    *slowPath
-	mtus    pathMTUs
+	mtus    pathMTUs // to real servers behind tunnels
+	narrow  pathMTUs // to clients of the host's own stack
 	ftp     *ftp.Tracker
 	running atomic.Bool
 }
@@ -123,6 +127,7 @@ func New(cfg Config) (*Plane, error) {
 	if cfg.Log == nil {
 		cfg.Log = zap.NewNop()
 	}
+	cfg.withStack()
 	p := &Plane{cfg: cfg, ftp: ftp.NewTracker()}
 	p.table.Store(service.NewTable(nil, new(service.ServerIndex), 0))
 	slow, err := newSlowPath(p)

@@ -216,6 +216,12 @@ func (x *explainer) unavailable() {
 // send finds the way to a server, and whether the packet fits it.
 func (x *explainer) send(addr packet.Addr, port uint16, m service.Method) {
 	x.ServerAddr, x.ServerPort, x.Method = addr, port, m
+	if m == service.Local { // whatever its TTL and length are
+		if x.Verdict = ForwardedLocal; x.plane.cfg.Stack == nil {
+			x.Verdict = DropMethod
+		}
+		return
+	}
 	if x.q.TTL <= 1 {
 		x.Verdict = AnsweredICMP
 		return

@@ -23,7 +23,7 @@ type heldFrame struct {
 // wait says what a packet without next hop waits for.
 type wait struct {
 	work   heldWork
-	conn   *conntrack.Conn // nil for sendInner
+	conn   *conntrack.Conn // nil for sendInner and sendHosts
 	dst    packet.Addr     // whose next hop it is
 	status nexthop.Status
 	from   packet.Addr // an address of ours to say from that there is no way
@@ -38,6 +38,7 @@ const (
 	sendInner                    // path.route
 	sendErrorIn                  // path.errorToServer
 	sendErrorOut                 // path.errorToClient
+	sendHosts                    // path.fromHost
 )
 
 const (
@@ -118,7 +119,7 @@ func (w *path) retryHeld() {
 // release does what was left to do with a held packet.
 func (w *path) release(h *heldFrame, hop *nexthop.Hop) Verdict {
 	f, p := &h.frame, &w.pkt
-	if fault := packet.Decode(f.Eth(), p); fault != packet.NoFault {
+	if fault := h.port.decode(f.Eth(), p); fault != packet.NoFault {
 		return faultVerdict[fault]
 	}
 	switch {
@@ -130,6 +131,8 @@ func (w *path) release(h *heldFrame, hop *nexthop.Hop) Verdict {
 		return w.deliverOut(h.port, f, p, &h.of)
 	case h.work == sendInner:
 		return w.route(h.port, f, hop, h.status)
+	case h.work == sendHosts:
+		return w.fromHost(h.port, f)
 	case !packet.DecodeQuoted(p.Frame[p.L4+packet.ICMPLen:], &w.quoted):
 		return DropICMP
 	case h.work == sendErrorIn:

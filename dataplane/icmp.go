@@ -71,14 +71,18 @@ func (w *path) icmpError(q *port, f *link.Frame) (v Verdict, ours bool) {
 		w.in(c, p.IPLen())
 		return w.errorToServer(q, f, p, c), true
 	}
-	if conns.Find(&flow, conntrack.Out, w.now, c) && c.Method == service.Masq {
+	if conns.Find(&flow, conntrack.Out, w.now, c) && (c.Method == service.Masq || isLocal(c)) {
 		w.out(c, p.IPLen())
 		return w.errorToClient(q, f, p, c), true
 	}
+	w.noteForHost(p.ICMP())
 	return verdictNone, false
 }
 
 func (w *path) errorToServer(q *port, f *link.Frame, p *packet.Packet, c *conntrack.Conn) Verdict {
+	if isLocal(c) {
+		return w.errorToStack(f, p, c)
+	}
 	if p.TTL <= 1 {
 		return DropTTL
 	}
@@ -106,7 +110,7 @@ func (w *path) errorToServer(q *port, f *link.Frame, p *packet.Packet, c *conntr
 }
 
 func (w *path) errorToClient(q *port, f *link.Frame, p *packet.Packet, c *conntrack.Conn) Verdict {
-	if p.TTL <= 1 {
+	if p.TTL <= 1 && !isLocal(c) {
 		return DropTTL
 	}
 	hop, status := w.plane.cfg.NextHops.Lookup(c.Client)
@@ -117,7 +121,9 @@ func (w *path) errorToClient(q *port, f *link.Frame, p *packet.Packet, c *conntr
 		return v
 	}
 	forward.NATErrorOut(p, f.Vnet(), &w.quoted, c.Virtual, c.VirtualPort)
-	p.DecTTL()
+	if !isLocal(c) {
+		p.DecTTL()
+	}
 	return w.transmit(f, p, hop, ForwardedICMP)
 }
 

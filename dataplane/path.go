@@ -20,6 +20,7 @@ type port struct {
 	index    int
 	mac      packet.MAC
 	inside   bool // real servers with our gateway address are behind it: try their answers first
+	host     bool // the host's own stack is behind it, and nothing else
 	gateways []gateway
 }
 
@@ -46,7 +47,8 @@ type path struct {
 	looked, lookAt   int64 // when links were looked at, and when they will be
 
 	ledger
-	hops []hopSlot // by RealServer.Index
+	hops  []hopSlot // by RealServer.Index
+	stack stackWay
 
 	pkt      packet.Packet
 	quoted   packet.Packet
@@ -97,6 +99,10 @@ func (w *path) init(p *Plane, tx []link.Link) {
 		}
 		w.ports = append(w.ports, q)
 	}
+	if i := p.cfg.stackPort(); i >= 0 {
+		w.ports[i].inside, w.ports[i].host = true, true
+		w.stack = stackWay{&nexthop.Hop{Iface: i, Dst: p.cfg.Stack.MAC, MTU: stackMTU}, p.cfg.Stack.Unbound}
+	}
 }
 
 // setTx makes tx the links to send by.
@@ -141,6 +147,9 @@ func (w *path) answer() []byte {
 // has real servers behind it, else of a client's packet.
 func (w *path) ip(q *port, f *link.Frame, k *conntrack.Key) Verdict {
 	p := &w.pkt
+	if q.host {
+		return w.fromStack(q, f, k)
+	}
 	switch p.Proto {
 	case packet.ProtoTCP, packet.ProtoUDP, packet.ProtoSCTP:
 	default:
@@ -219,6 +228,9 @@ func (w *path) toServer(q *port, f *link.Frame, p *packet.Packet, c *conntrack.C
 
 // deliver is toServer after the counting: what a held packet comes back to.
 func (w *path) deliver(q *port, f *link.Frame, p *packet.Packet, c *conntrack.Conn) Verdict {
+	if isLocal(c) {
+		return w.toStack(f, p, c)
+	}
 	if p.TTL <= 1 {
 		return w.answerTimeExceeded(q, p, c.Virtual)
 	}
@@ -264,10 +276,12 @@ func (w *path) toClient(q *port, f *link.Frame, p *packet.Packet, c *conntrack.C
 
 // deliverOut is toClient after the counting: what a held packet comes back to.
 func (w *path) deliverOut(q *port, f *link.Frame, p *packet.Packet, c *conntrack.Conn) Verdict {
-	if c.Method != service.Masq {
+	switch {
+	case isLocal(c):
+		return w.fromStackOut(q, f, p, c)
+	case c.Method != service.Masq:
 		return PassNotOurs
-	}
-	if p.TTL <= 1 {
+	case p.TTL <= 1:
 		return w.answerTimeExceeded(q, p, w.ownAddr(q, c.Virtual))
 	}
 	hop, status := w.plane.cfg.NextHops.Lookup(c.Client)

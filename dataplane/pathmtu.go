@@ -13,10 +13,10 @@ const (
 	pathMTULife  = 10 * time.Minute // RFC 1191 section 6.3; Linux's net.ipv4.route.mtu_expires
 	pathMTUFresh = pathMTULife / 10 // a report that says the same again is not news for so long
 	pathMTUMin   = 552              // Linux's net.ipv4.route.min_pmtu: who reports less wants to do harm to all clients; of IPv6 ipv6MinMTU
-	pathMTUMax   = 4096             // servers remembered
+	pathMTUMax   = 4096             // addresses remembered
 )
 
-// pathMTUs are the path MTUs to real servers behind tunnels that routers on the way reported. Readers take no lock.
+// pathMTUs are path MTUs that routers on the way reported, by the address that it leads to. Readers take no lock.
 type pathMTUs struct {
 	mu  sync.Mutex // serialises writers
 	all atomic.Pointer[map[packet.Addr]pathMTU]
@@ -27,21 +27,21 @@ type pathMTU struct {
 	until int64
 }
 
-// limit returns mtu, or less if a router on the way to server said so.
-func (m *pathMTUs) limit(server packet.Addr, mtu int, now int64) int {
+// limit returns mtu, or less if a router on the way there said so.
+func (m *pathMTUs) limit(to packet.Addr, mtu int, now int64) int {
 	all := m.all.Load()
 	if all == nil {
 		return mtu
 	}
-	if p, ok := (*all)[server]; ok && now < p.until {
+	if p, ok := (*all)[to]; ok && now < p.until {
 		return min(mtu, p.mtu)
 	}
 	return mtu
 }
 
 // learn remembers what a router said. Reports are rare, or say the same again, so the map is copied.
-func (m *pathMTUs) learn(server packet.Addr, mtu int, now int64) {
-	if server.Is4() {
+func (m *pathMTUs) learn(to packet.Addr, mtu int, now int64) {
+	if to.Is4() {
 		mtu = max(mtu, pathMTUMin)
 	} else {
 		mtu = max(mtu, ipv6MinMTU)
@@ -50,15 +50,15 @@ func (m *pathMTUs) learn(server packet.Addr, mtu int, now int64) {
 	defer m.mu.Unlock()
 	next := make(map[packet.Addr]pathMTU)
 	if all := m.all.Load(); all != nil {
-		if old, ok := (*all)[server]; ok && old.mtu == mtu && old.until-now > int64(pathMTULife-pathMTUFresh) {
+		if old, ok := (*all)[to]; ok && old.mtu == mtu && old.until-now > int64(pathMTULife-pathMTUFresh) {
 			return
 		}
 		maps.Copy(next, *all)
 		maps.DeleteFunc(next, func(_ packet.Addr, p pathMTU) bool { return now >= p.until })
 	}
-	if _, known := next[server]; !known && len(next) >= pathMTUMax {
+	if _, known := next[to]; !known && len(next) >= pathMTUMax {
 		return
 	}
-	next[server] = pathMTU{mtu, now + int64(pathMTULife)}
+	next[to] = pathMTU{mtu, now + int64(pathMTULife)}
 	m.all.Store(&next)
 }

@@ -144,5 +144,8 @@ func (w *path) toHost(f *link.Frame) Verdict {
 	if v := w.tunnelError(h, p.Frame[p.L4+packet.ICMPLen:]); v != verdictNone {
 		return v
 	}
+	if packet.DecodeQuoted(p.Frame[p.L4+packet.ICMPLen:], &w.quoted) {
+		w.noteForHost(h)
+	}
 	return PassForeignMAC
 }

@@ -14,9 +14,11 @@ const (
 	ForwardedDR     // to a real server by direct routing
 	ForwardedNAT    // to a real server, translated
 	ForwardedTUN    // to a real server, encapsulated
+	ForwardedLocal  // to a real server that is the director itself
 	ForwardedBypass // to its original destination (cache_bypass)
 	Replied         // a real server's answer, translated back, to the client
 	ForwardedICMP   // an ICMP error, to whom its connection belongs
+	ForwardedHosts  // of the host's own, from the device that serves Local, on to where the host sent it
 	InnerForward    // a real server's own traffic (--inner-traffic), either way
 	AnsweredARP     // ARP request for an address of ours
 	AnsweredEcho    // ICMP echo request to an address of ours
@@ -70,9 +72,11 @@ var verdictNames = [numVerdicts]string{
 	ForwardedDR:      "forwarded-dr",
 	ForwardedNAT:     "forwarded-nat",
 	ForwardedTUN:     "forwarded-tun",
+	ForwardedLocal:   "forwarded-local",
 	ForwardedBypass:  "forwarded-bypass",
 	Replied:          "replied",
 	ForwardedICMP:    "forwarded-icmp",
+	ForwardedHosts:   "forwarded-hosts",
 	InnerForward:     "inner-forwarded",
 	AnsweredARP:      "answered-arp",
 	AnsweredEcho:     "answered-echo",

@@ -87,6 +87,9 @@ func (w *worker) step(now int64) (busy bool) {
 	news := w.retry.Swap(false)
 	if news {
 		w.lookSoon()
+		if i := w.plane.cfg.stackPort(); i >= 0 {
+			w.poller.Replace(i, w.rx[i]) // its descriptor may be there now
+		}
 	}
 	w.watchLinks(now)
 	if news && len(w.held) > 0 || w.heldDue(now) {
@@ -169,7 +172,7 @@ func (w *worker) admit(q *port, f *link.Frame, p *packet.Packet) (v Verdict, who
 	case eth.Type() == packet.EtherARP:
 		return w.plane.slow.offer(q.index, f), false
 	}
-	if fault := packet.Decode(frame, p); fault != packet.NoFault {
+	if fault := q.decode(frame, p); fault != packet.NoFault {
 		return faultVerdict[fault], false
 	}
 	if p.Fragment {

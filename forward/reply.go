@@ -154,7 +154,7 @@ func isQuery(p *packet.Packet) bool {
 }
 
 // unicast says that p went from one host to one host. An address that is a subnet's broadcast is not known here; such a
-// packet comes in a frame to a group.
+// packet comes in a frame to a group. A loopback source is for packet.Decode to refuse: the host itself sends from one.
 func unicast(p *packet.Packet) bool {
 	eth := (*packet.Eth)(p.Frame)
 	if eth.Dst().IsGroup() || eth.Src().IsGroup() {
@@ -164,7 +164,7 @@ func unicast(p *packet.Packet) bool {
 		return !p.Src.IsMulticast6() && !p.Src.IsZero() && !p.Dst.IsMulticast6()
 	}
 	src, dst := p.Src.V4(), p.Dst.V4()
-	return !isGroup(src) && src>>24 != 0 && src>>24 != 127 && !isGroup(dst) && dst>>24 != 0
+	return !isGroup(src) && src>>24 != 0 && !isGroup(dst) && dst>>24 != 0
 }
 
 // isGroup says that the IPv4 address a is multicast or the limited broadcast.

@@ -196,3 +196,17 @@ func (c *cutter) head(at, end int) []byte {
 	packet.FixIPv4Checksum(b)
 	return h
 }
+
+// MayFragment takes back that p must not be fragmented, as Linux does for what it sends itself where the way turns out to be
+// narrow. The pieces need an identification then, which Linux leaves 0 in packets that are whole for certain.
+func MayFragment(p *packet.Packet) {
+	ip := p.IPv4()
+	if !ip.DF() {
+		return
+	}
+	ip.SetFrag(false, ip.MF(), ip.FragOffset())
+	if ip.ID() == 0 {
+		ip.SetID(nextID(ip.Src(), ip.Dst(), ip.Proto()))
+	}
+	packet.FixIPv4Checksum(p.Frame[p.L3:])
+}

@@ -123,14 +123,19 @@ func (p *Packet) ICMP() *ICMP { return (*ICMP)(p.Frame[p.L4:]) }
 
 // Decode reads the frame into p. Unless it returns NoFault, p is not to be used. L4 checksums are not looked at: IPVS
 // forwards a packet with a wrong one, and the receiver judges it.
-func Decode(frame []byte, p *Packet) Fault {
+func Decode(frame []byte, p *Packet) Fault { return decode(frame, p, false) }
+
+// DecodeOwn is Decode for what the machine itself sends to a device of ours: there a loopback address may be the source.
+func DecodeOwn(frame []byte, p *Packet) Fault { return decode(frame, p, true) }
+
+func decode(frame []byte, p *Packet, own bool) Fault {
 	eth, b, ok := ParseEth(frame)
 	if !ok {
 		return FaultShort
 	}
 	switch eth.Type() {
 	case EtherIPv4:
-		return decode4(frame, b, p)
+		return decode4(frame, b, p, own)
 	case EtherIPv6:
 		return decode6(frame, b, p)
 	default:
@@ -138,7 +143,7 @@ func Decode(frame []byte, p *Packet) Fault {
 	}
 }
 
-func decode4(frame, b []byte, p *Packet) Fault {
+func decode4(frame, b []byte, p *Packet, own bool) Fault {
 	if len(b) < IPv4Len {
 		return FaultShort
 	}
@@ -153,7 +158,7 @@ func decode4(frame, b []byte, p *Packet) Fault {
 		return FaultIPHeader
 	}
 	src := ip.Src()
-	if src>>28 >= 0xe || src>>24 == 127 || src>>24 == 0 {
+	if src>>28 >= 0xe || src>>24 == 127 && !own || src>>24 == 0 {
 		return FaultAddress // RFC 1122 section 3.2.1.3: never a source on a wire
 	}
 	p.Src, p.Dst, p.Proto = AddrFrom4(src), AddrFrom4(ip.Dst()), ip.Proto()

@@ -19,6 +19,7 @@ import (
 	"uvs/dataplane"
 	"uvs/dataplane/guard"
 	"uvs/dataplane/link"
+	"uvs/dataplane/local"
 	"uvs/dataplane/nexthop"
 	"uvs/packet"
 	"uvs/service"
@@ -33,6 +34,7 @@ type daemon struct {
 	ports    []*port
 	resolver *nexthop.Resolver
 	guard    *guard.Guard
+	stack    *local.Stack
 	conns    *conntrack.Table
 	plane    *dataplane.Plane
 	director *control.Director
@@ -41,6 +43,10 @@ type daemon struct {
 
 	mu       sync.Mutex
 	warnings []api.Warning // guarded by mu
+
+	stackNew chan struct{} // the device for local servers was made
+	localMu  sync.Mutex
+	locals   localServers // guarded by localMu
 }
 
 // port is an attached interface.
@@ -63,7 +69,8 @@ func (p *port) info() link.Info {
 
 // newDaemon attaches to the interfaces; nothing moves until run. On an error everything is given back.
 func newDaemon(o *options, log *zap.Logger) (_ *daemon, err error) {
-	d := &daemon{o: o, log: log, started: time.Now(), appeared: make(chan struct{}, 1)}
+	d := &daemon{o: o, log: log, started: time.Now(), appeared: make(chan struct{}, 1),
+		stackNew: make(chan struct{}, 1), locals: make(localServers)}
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, d.close())
@@ -99,8 +106,8 @@ func newDaemon(o *options, log *zap.Logger) (_ *daemon, err error) {
 		guard: d.guard, plane: d.plane, unwanted: d.unwanted, followed: d.followed, log: log, changed: make(chan struct{}, 1),
 	}
 	d.director = control.New(control.Config{
-		Servers: servers, Connections: d.conns, Counters: d.plane, Publish: d.tables.publish, Now: dataplane.BootTime,
-		IsLocal: d.isLocal, CanServe: canServe, CanForward: canForward, FillStatus: d.fillStatus, Explain: d.plane.Explain,
+		Servers: servers, Connections: d.conns, Counters: d.plane, Publish: d.publish, Now: dataplane.BootTime,
+		IsLocal: d.isLocal, CanServe: canServe, CanForward: d.canForward, FillStatus: d.fillStatus, Explain: d.plane.Explain,
 		Interfaces: o.interfaces, AvailablePages: func() int { return availablePages(d.conns.Stats(), limit) },
 		Version: api.Version{UVS: version}, Log: log,
 	})
@@ -117,6 +124,7 @@ func (d *daemon) run(ctx context.Context) error {
 	g.Go(func() error { return d.guard.Run(ctx) })
 	g.Go(func() error { return d.tables.run(ctx) })
 	g.Go(func() error { return d.checkAddresses(ctx) })
+	g.Go(func() error { return d.reviewLocal(ctx) })
 	d.log.Info("uvsd is up", zap.String("version", version), zap.Strings("interfaces", d.o.interfaces), zap.String("socket", d.o.socket), zap.Int("pid", os.Getpid()))
 	err := g.Wait()
 	d.log.Info("uvsd stops")
@@ -128,6 +136,9 @@ func (d *daemon) close() error {
 	var errs []error
 	if d.plane != nil {
 		errs = append(errs, d.plane.Close())
+	}
+	if d.stack != nil {
+		errs = append(errs, d.stack.Close())
 	}
 	if d.guard != nil {
 		errs = append(errs, d.guard.Close())
@@ -141,6 +152,12 @@ func (d *daemon) close() error {
 		}
 	}
 	return errors.Join(errs...)
+}
+
+// publish brings a new table into force, and before it the way back for what its local servers answer.
+func (d *daemon) publish(t *service.Table) {
+	d.addLocal(t)
+	d.tables.publish(t)
 }
 
 // followed keeps the resolver's pinned neighbours in line with the table, and has new addresses checked.

@@ -183,11 +183,3 @@ func (d *daemon) conflict(port int, a netip.Addr, station packet.MAC) {
 		Remedy: "remove the address there; on a real server: sysctl -w net.ipv4.conf.all.arp_ignore=1 net.ipv4.conf.all.arp_announce=2",
 	})
 }
-
-// canForward refuses servers that the packet path cannot serve yet.
-func canForward(_ service.Key, rip netip.Addr, c *api.ServerConfig) error {
-	if c.Method == api.Local {
-		return fmt.Errorf("%v is an address of the director itself: serving it from here is not supported by this version", rip)
-	}
-	return nil
-}

@@ -11,6 +11,7 @@ import (
 	"uvs/dataplane"
 	"uvs/dataplane/guard"
 	"uvs/dataplane/link"
+	"uvs/dataplane/local"
 	"uvs/dataplane/nexthop"
 	"uvs/packet"
 	"uvs/service"
@@ -18,10 +19,11 @@ import (
 
 // preparePlane makes the packet path and opens its links.
 func (d *daemon) preparePlane() (err error) {
+	d.stack = local.New(local.Config{Queues: d.o.workers, MTU: d.largestMTU(), Made: d.stackMade, Log: d.log})
 	cfg := dataplane.Config{
 		Workers: d.o.workers, Pin: d.o.pin, Conns: d.conns, NextHops: d.resolver, Inner: d.o.inner,
 		MasqueradeAddr: d.o.masquerade, AnnounceInterval: d.o.announce, AnnounceOn: d.resolver.OnLink,
-		OpenRx: d.openRx, OpenTx: d.openTx, Conflict: d.conflict, Log: d.log,
+		OpenRx: d.openRx, OpenTx: d.openTx, Stack: d.stackPort(), Conflict: d.conflict, Log: d.log,
 	}
 	for _, p := range d.ports {
 		cfg.Ports = append(cfg.Ports, dataplane.Port{
@@ -85,7 +87,16 @@ func (d *daemon) prepareResolver() (err error) {
 
 // isLocal says that a is an address of the director's own: the host's, or one of uvsd's that needs no service.
 func (d *daemon) isLocal(a netip.Addr) bool {
-	if a.IsLoopback() || a == d.o.masquerade {
+	if a.IsLoopback() || d.isOwn(a) {
+		return true
+	}
+	_, status := d.resolver.Lookup(packet.AddrFrom(a))
+	return status == nexthop.Local
+}
+
+// isOwn says that a is an address that uvsd has and the host hasn't, whatever services there are.
+func (d *daemon) isOwn(a netip.Addr) bool {
+	if a == d.o.masquerade {
 		return true
 	}
 	for _, g := range d.o.gateways {
@@ -93,8 +104,7 @@ func (d *daemon) isLocal(a netip.Addr) bool {
 			return true
 		}
 	}
-	_, status := d.resolver.Lookup(packet.AddrFrom(a))
-	return status == nexthop.Local
+	return false
 }
 
 // fillStatus tells the API what the packet path knows.

@@ -9,8 +9,12 @@
 //   - an nftables rule at the interface's ingress for what a route cannot tell from the host's own traffic: the answers of
 //     NAT's real servers. The frames' receivers over AF_PACKET come before that hook as long as they take ETH_P_ALL.
 //
-// Everything it installs carries its mark: routes the protocol RouteProtocol and the instance's number as metric, tables
-// the name "uvs-" and the instance's. A lock that ends with the process tells a living instance's from a dead one's.
+// For real servers that are the host itself (Local) it installs, whatever the mode, policy rules and a route that lead their
+// answers to uvs, which the packets came from.
+//
+// Everything it installs carries its mark: routes the protocol RouteProtocol and the instance's number as metric or table,
+// rules that protocol and the number as table, nftables' tables the name "uvs-" and the instance's. A lock that ends with
+// the process tells a living instance's from a dead one's.
 package guard
 
 import (
@@ -92,6 +96,7 @@ type Guard struct {
 
 	mu      sync.Mutex // guards desired and closed, and is held while the host is changed
 	desired Desired
+	local   Local
 	set     bool // desired was given
 	closed  bool
 }
@@ -203,7 +208,7 @@ func (g *Guard) Update(d Desired) error {
 }
 
 func (g *Guard) applyLocked(d Desired) error {
-	return errors.Join(g.updateRoutes(g.owned(d)), g.nft.update(g.rules(d)), g.updateBridges(g.fdb))
+	return errors.Join(g.updateRoutes(g.owned(d)), g.nft.update(g.rules(d)), g.updateBridges(g.fdb), g.updateLocal(g.local))
 }
 
 // owned are the addresses that blackhole routes are for.
@@ -312,7 +317,7 @@ func (g *Guard) Close() error {
 		return nil
 	}
 	g.closed = true
-	err := errors.Join(g.updateRoutes(nil), g.nft.update(ruleset{}), g.updateBridges(nil))
+	err := errors.Join(g.updateRoutes(nil), g.nft.update(ruleset{}), g.updateBridges(nil), g.updateLocal(Local{}))
 	g.release()
 	return err
 }

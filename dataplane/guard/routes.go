@@ -114,6 +114,9 @@ func (g *Guard) removeLeftovers() error {
 			}
 		}
 	}
+	if err := g.removeRules(func(table int) bool { return leftover(table) }); err != nil {
+		return err
+	}
 	err = g.nft.removeTables(func(t *nftables.Table) bool {
 		name, ours := strings.CutPrefix(t.Name, tablePrefix)
 		if !ours || !leftover(number(name)) {

@@ -16,6 +16,12 @@ func sendmmsg(fd int, msgs []unix.Mmsghdr) (int, unix.Errno) {
 	return int(n), errno
 }
 
+// writev writes one packet made of parts.
+func writev(fd int, parts []unix.Iovec) (int, unix.Errno) {
+	n, _, errno := unix.Syscall(unix.SYS_WRITEV, uintptr(fd), uintptr(unsafe.Pointer(unsafe.SliceData(parts))), uintptr(len(parts)))
+	return int(n), errno
+}
+
 // recvmmsg receives what waits, up to one message each. Lengths are those of the frames, even where buffers are
 // shorter (MSG_TRUNC).
 func recvmmsg(fd int, msgs []unix.Mmsghdr) (int, unix.Errno) {

@@ -52,16 +52,12 @@ type Device struct {
 
 // Open makes a device in the network namespace of the calling thread, and brings it up. Needs CAP_NET_ADMIN.
 func Open(cfg Config) (*Device, error) {
-	fd, err := unix.Open("/dev/net/tun", unix.O_RDWR|unix.O_CLOEXEC|unix.O_NONBLOCK, 0)
-	switch {
-	case err == unix.ENOENT, err == unix.ENODEV, err == unix.ENXIO:
-		return nil, fmt.Errorf("open /dev/net/tun: %w: the kernel's TUN driver is missing; try: modprobe tun", err)
-	case err == unix.EACCES, err == unix.EPERM:
-		return nil, fmt.Errorf("open /dev/net/tun: %w: run as root, or in a container with --device /dev/net/tun", err)
-	case err != nil:
-		return nil, fmt.Errorf("open /dev/net/tun: %w", err)
+	fd, err := openDriver()
+	if err != nil {
+		return nil, err
 	}
-	name, err := attach(fd, cfg)
+	// EXCL, or a device that somebody made persistent would be taken over, and would stay behind.
+	name, err := attach(fd, cfg.Name, unix.IFF_TUN|unix.IFF_TUN_EXCL, cfg.Offloads)
 	if err != nil {
 		unix.Close(fd)
 		return nil, fmt.Errorf("make TUN device %s: %w", cfg.Name, err)
@@ -74,23 +70,36 @@ func Open(cfg Config) (*Device, error) {
 	return d, nil
 }
 
+// openDriver opens the kernel's TUN driver, of which no device is made yet.
+func openDriver() (fd int, err error) {
+	fd, err = unix.Open("/dev/net/tun", unix.O_RDWR|unix.O_CLOEXEC|unix.O_NONBLOCK, 0)
+	switch {
+	case err == unix.ENOENT, err == unix.ENODEV, err == unix.ENXIO:
+		return -1, fmt.Errorf("open /dev/net/tun: %w: the kernel's TUN driver is missing; try: modprobe tun", err)
+	case err == unix.EACCES, err == unix.EPERM:
+		return -1, fmt.Errorf("open /dev/net/tun: %w: run as root, or in a container with --device /dev/net/tun", err)
+	case err != nil:
+		return -1, fmt.Errorf("open /dev/net/tun: %w", err)
+	}
+	return fd, nil
+}
+
 // attach makes the device of the open file and returns its name.
-func attach(fd int, cfg Config) (string, error) {
-	req, err := unix.NewIfreq(cfg.Name)
-	if err != nil || cfg.Name == "" {
+func attach(fd int, name string, flags uint16, offloads bool) (string, error) {
+	req, err := unix.NewIfreq(name)
+	if err != nil || name == "" {
 		return "", errors.New("an interface's name has 1 to 15 bytes")
 	}
-	// EXCL, or a device that somebody made persistent would be taken over, and would stay behind.
-	req.SetUint16(unix.IFF_TUN | unix.IFF_NO_PI | unix.IFF_VNET_HDR | unix.IFF_TUN_EXCL)
+	req.SetUint16(flags | unix.IFF_NO_PI | unix.IFF_VNET_HDR)
 	switch err := unix.IoctlIfreq(fd, unix.TUNSETIFF, req); {
 	case err == unix.EBUSY:
-		return "", fmt.Errorf("%w: see what it is with `ip -d link show %s`", ErrExists, cfg.Name)
+		return "", fmt.Errorf("%w: see what it is with `ip -d link show %s`", ErrExists, name)
 	case err == unix.EPERM:
 		return "", fmt.Errorf("TUNSETIFF: %w: needs CAP_NET_ADMIN", err)
 	case err != nil:
 		return "", fmt.Errorf("TUNSETIFF: %w", err)
 	}
-	if cfg.Offloads {
+	if offloads {
 		if err := setOffloads(fd); err != nil {
 			return "", err
 		}

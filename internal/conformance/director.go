@@ -31,6 +31,7 @@ type Director struct {
 	hops    *nexthop.Static
 	links   [2]*link.Mem // the worker's
 	slow    [2]*link.Mem // the slow path's
+	stack   [2]*link.Mem // the worker's and the slow path's way into the host
 	mtu     [2]int
 	now     int64
 	tick    int64 // when control looks at the counters next
@@ -52,6 +53,9 @@ func NewDirector() (*Director, error) {
 	for i, m := range macs {
 		d.links[i], d.slow[i] = link.NewMem(link.MemConfig{MAC: m}), link.NewMem(link.MemConfig{MAC: m})
 	}
+	for i := range d.stack {
+		d.stack[i] = link.NewMem(link.MemConfig{MAC: stackMAC})
+	}
 	d.plane, err = dataplane.New(dataplane.Config{
 		Ports: []dataplane.Port{
 			{Name: "cli", MAC: directorClientSide},
@@ -59,7 +63,12 @@ func NewDirector() (*Director, error) {
 		},
 		OpenRx: func(_, port int) (link.Link, error) { return d.links[port], nil },
 		OpenTx: func(port int) (link.Link, error) { return d.slow[port], nil },
-		Conns:  conns, NextHops: d.hops, AnnounceInterval: -1, AnswersPerSecond: 1 << 20,
+		Stack: &dataplane.Stack{
+			OpenRx: func(int) (link.Link, error) { return d.stack[0], nil },
+			OpenTx: func() (link.Link, error) { return d.stack[1], nil },
+			MAC:    stackMAC,
+		},
+		Conns: conns, NextHops: d.hops, AnnounceInterval: -1, AnswersPerSecond: 1 << 20,
 		Inner: dataplane.ForwardInnerTraffic, // the recorded host had ip_forward=1
 	})
 	if err != nil {
@@ -128,7 +137,10 @@ func (d *Director) Verdict() (last dataplane.Verdict) {
 }
 
 func (d *Director) drain() (out []Sent) {
-	for d.plane.Step(d.now) {
+	for busy := true; busy; {
+		for d.plane.Step(d.now) {
+		}
+		busy = d.answerAsHost()
 	}
 	for _, side := range [][2]*link.Mem{d.links, d.slow} {
 		for wire, l := range side {
@@ -155,6 +167,19 @@ func Neighbourhood(frame []byte) bool {
 		}
 	}
 	return false
+}
+
+// answerAsHost lets the host's own stack answer what it was given, and says whether it was given anything.
+func (d *Director) answerAsHost() (busy bool) {
+	for _, l := range d.stack {
+		for _, f := range l.Sent() {
+			if answer := hostAnswer(f[packet.VnetLen:]); answer != nil {
+				d.stack[0].Inject(answer)
+			}
+			busy = true
+		}
+	}
+	return busy
 }
 
 // Pass lets time pass, a tenth of a second at a time, so that timers are late by no more.

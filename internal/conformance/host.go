@@ -1,0 +1,57 @@
+package conformance
+
+import (
+	"encoding/binary"
+	"net/netip"
+
+	"uvs/packet"
+)
+
+// stackMAC is the device that leads to the director's own stack.
+var stackMAC = packet.MAC{2, 0, 0, 0, 0, 0x77}
+
+// hostAnswer is what the recorded host's own stack answers to a packet for a port on which nobody listens, or nil: TCP is
+// reset, UDP gets port unreachable. It is no part of uvs, but what uvs asks where a real server is the director itself.
+func hostAnswer(frame []byte) []byte {
+	b := frame[packet.EthLen:]
+	ip, l4, ok := packet.ParseIPv4(b)
+	if !ok || len(l4) < packet.UDPLen {
+		return nil
+	}
+	ports := (*packet.Ports)(l4)
+	client, own := packet.AddrFrom4(ip.Src()).Netip(), packet.AddrFrom4(ip.Dst()).Netip()
+	h := header{src: own, dst: client, proto: ip.Proto(), ttl: 64}
+	var body []byte
+	switch ip.Proto() {
+	case packet.ProtoTCP:
+		t, payload, ok := packet.ParseTCP(l4)
+		if !ok || t.Flags()&packet.TCPRst != 0 {
+			return nil
+		}
+		h.df = true
+		body = reset(t, len(payload), netip.AddrPortFrom(own, ports.Dst()), netip.AddrPortFrom(client, ports.Src()))
+	case packet.ProtoUDP:
+		h.proto, h.tos = packet.ProtoICMP, 0xc0
+		body = icmp(packet.ICMPUnreachable, packet.ICMPCodePort, 0, 0, b[:min(len(b), 548)])
+	default:
+		return nil
+	}
+	return ethernet(stackMAC, stackMAC, h.packet(body))
+}
+
+// reset is the answer to a segment for a closed port (RFC 9293 section 3.10.7.1).
+func reset(t *packet.TCP, payload int, src, dst netip.AddrPort) []byte {
+	b := make([]byte, packet.TCPLen)
+	binary.BigEndian.PutUint16(b[0:], src.Port())
+	binary.BigEndian.PutUint16(b[2:], dst.Port())
+	b[12], b[13] = 5<<4, packet.TCPRst
+	if t.Flags()&packet.TCPAck != 0 {
+		binary.BigEndian.PutUint32(b[4:], t.Ack())
+	} else {
+		length := uint32(payload) + uint32(t.Flags()>>1&1) + uint32(t.Flags()&1) // SYN and FIN count as well
+		binary.BigEndian.PutUint32(b[8:], t.Seq()+length)
+		b[13] |= packet.TCPAck
+	}
+	binary.BigEndian.PutUint16(b[16:], checksum(src.Addr(), dst.Addr(), packet.ProtoTCP, b))
+	return b
+}
