@@ -47,8 +47,8 @@ func (s *slowPath) isOurs(mac packet.MAC) bool {
 const conflictQuiet = 10 * time.Second
 
 // conflict tells the operator that another station claims an address of ours, and everybody else that it is ours. Most
-// often that is a real server which has the VIP on its loopback and names it in its own ARP requests. On a segment where the
-// address isn't announced, being at home on another, that harms nobody.
+// often that is a real server which has the VIP on its loopback and names it in its own ARP requests; of IPv6, one that has
+// it on its Ethernet interface. On a segment where the address isn't announced, being at home on another, that harms nobody.
 func (s *slowPath) conflict(q *port, a packet.Addr, mac packet.MAC) {
 	if !s.announce.knows(announced{a, q.index}) {
 		return
@@ -61,38 +61,47 @@ func (s *slowPath) conflict(q *port, a packet.Addr, mac packet.MAC) {
 	if s.plane.cfg.Conflict != nil {
 		s.plane.cfg.Conflict(q.index, a.Netip(), mac)
 	}
+	remedy := "set arp_ignore and arp_announce"
+	if !a.Is4() {
+		remedy = "have it on lo"
+	}
 	s.plane.cfg.Log.Warn("another station claims an address of this director: its clients' packets go there; "+
-		"remove the address there, or set arp_ignore and arp_announce if it is a real server",
+		"remove the address there, or "+remedy+" if it is a real server",
 		zap.Stringer("address", a), zap.Stringer("mac", mac), zap.String("interface", s.plane.cfg.Ports[q.index].Name))
 }
 
-// announceDue follows the configuration and sends the gratuitous ARPs whose time has come. The caller flushes.
+// announceDue follows the configuration and sends the announcements whose time has come. The caller flushes.
 func (s *slowPath) announceDue() {
 	a := &s.announce
 	if !a.started || a.generation != s.table.Generation {
 		a.started, a.generation = true, s.table.Generation
 		a.follow(s.addresses(), s.now)
+		s.followGroups()
 	}
-	a.due(s.now, s.gratuitousARP)
+	a.due(s.now, s.announceOne)
 }
 
 // addresses are those to announce.
 func (s *slowPath) addresses() map[announced]bool {
 	want := make(map[announced]bool)
-	own := func(addr packet.Addr) bool {
-		if addr.Is4() {
-			s.segments(addr, func(port int) { want[announced{addr, port}] = true })
-		}
+	s.everywhere(func(addr packet.Addr) bool {
+		s.segments(addr, func(port int) { want[announced{addr, port}] = true })
 		return true
-	}
-	s.table.VIPs(own)
-	own(s.masq)
+	})
 	for i := range s.ports {
 		for _, g := range s.ports[i].gateways {
 			want[announced{g.addr, i}] = true
 		}
 	}
 	return want
+}
+
+// everywhere calls yield for the addresses that uvs has on all ports alike.
+func (s *slowPath) everywhere(yield func(packet.Addr) bool) {
+	s.table.VIPs(yield)
+	if !s.masq.IsZero() {
+		yield(s.masq)
+	}
 }
 
 // segments calls yield for the ports that an address is announced on.
@@ -110,10 +119,16 @@ func (s *slowPath) segments(a packet.Addr, yield func(port int)) {
 	}
 }
 
-// gratuitousARP asks whether anybody else has an address, and announces it: a probe and a request by us for ourselves (RFC
-// 5227 sections 2.1.1 and 3). Linux answers the probe, not the announcement; conflict sees the answer.
-func (s *slowPath) gratuitousARP(k announced) {
-	q := &s.ports[k.port]
-	s.tx[q.index].Send(forward.ARPRequest(s.answer(), q.mac, 0, packet.Broadcast, k.addr.V4()), nil)
-	s.tx[q.index].Send(forward.GratuitousARP(s.answer(), q.mac, k.addr.V4(), packet.ARPRequest), nil)
+// announceOne asks whether anybody else has an address, and announces it: a probe and a request by us for ourselves (RFC
+// 5227 sections 2.1.1 and 3), or a probe and an unsolicited advertisement (RFC 4862 section 5.4, RFC 4861 section 7.2.6).
+// Who has it as well answers the probe, if not the announcement; conflict sees the answer.
+func (s *slowPath) announceOne(k announced) {
+	q, tx := &s.ports[k.port], s.tx[k.port]
+	if !k.addr.Is4() {
+		tx.Send(forward.NeighbourProbe(s.answer(), q.mac, k.addr), nil)
+		tx.Send(forward.NeighbourAnnouncement(s.answer(), q.mac, k.addr, q.isGateway(k.addr)), nil)
+		return
+	}
+	tx.Send(forward.ARPRequest(s.answer(), q.mac, 0, packet.Broadcast, k.addr.V4()), nil)
+	tx.Send(forward.GratuitousARP(s.answer(), q.mac, k.addr.V4(), packet.ARPRequest), nil)
 }

@@ -8,6 +8,7 @@ import (
 	"go.uber.org/zap/zaptest/observer"
 
 	"uvs/dataplane/link"
+	"uvs/dataplane/nexthop"
 	"uvs/packet"
 	"uvs/service"
 )
@@ -184,16 +185,16 @@ func TestManyAddressesAreAnnouncedAFewAtATime(t *testing.T) {
 	d.accounted()
 }
 
-func TestARPThatFindsTheQueueFullIsCounted(t *testing.T) {
+func TestAQuestionThatFindsTheQueueFullIsCounted(t *testing.T) {
 	d := newDirector(t, nil)
-	for range sendQueue + 3 {
-		d.plane.SendARP(0, arpRequest(cliMAC, 1, 2))
+	for range askQueue + 3 {
+		d.plane.Ask(0, nexthop.Question{Sender: packet.AddrFrom4(1), Target: packet.AddrFrom4(2)})
 	}
 	if got := d.plane.Stats().Unsent; got != 3 {
 		t.Errorf("%d unsent, want 3", got)
 	}
-	if got := len(d.run()[0]); got != sendQueue {
-		t.Errorf("%d sent, want %d", got, sendQueue)
+	if got := len(d.run()[0]); got != askQueue {
+		t.Errorf("%d sent, want %d", got, askQueue)
 	}
 }
 

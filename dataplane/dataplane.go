@@ -7,7 +7,7 @@
 //	wire <- link: sendmmsg <- 4 forward           rewritten in the ring slot and sent from it
 //
 // Each worker owns its links, counters and scratch and runs every packet to its end. Beside the workers stands one slow
-// path, the same code with transmit-only links, for what may wait or allocate: ARP and fragments.
+// path, the same code with transmit-only links, for what may wait or allocate: ARP, neighbour discovery and fragments.
 package dataplane
 
 import (
@@ -37,14 +37,15 @@ type NextHops interface {
 	Generation() uint64
 	// Resolve asks for the way to dst to be found out; it never blocks.
 	Resolve(dst packet.Addr)
-	// HandleARP is told of every ARP packet seen on a port.
+	// HandleARP is told of every ARP packet seen on a port, HandleNDP of every neighbour solicitation and advertisement.
 	HandleARP(port int, a *packet.ARP)
+	HandleNDP(port int, n *packet.NDP)
 }
 
 // Port is an Ethernet interface that the director is attached to.
 type Port struct {
 	Name string
-	// MAC is the address that uvs answers ARP with and puts into every frame it sends: its own, or the interface's.
+	// MAC is the address that uvs answers ARP and neighbour discovery with and puts into every frame it sends: its own, or the interface's.
 	MAC packet.MAC
 	// FollowMAC says that MAC is the interface's own: when the interface gets another, or disappears and returns with
 	// another, that is taken.
@@ -83,14 +84,15 @@ type Config struct {
 	Inner InnerPolicy
 	// MasqueradeAddr is the source under which MasqueradeInnerTraffic sends; the zero value takes the lowest VIP.
 	MasqueradeAddr netip.Addr
-	// AnnounceInterval is the time between gratuitous ARP announcements of each address; 0 means 30 s, negative none.
+	// AnnounceInterval is the time between announcements of each address, by gratuitous ARP or unsolicited neighbour
+	// advertisement; 0 means 30 s, negative none.
 	AnnounceInterval time.Duration
 	// AnnounceOn returns the port on whose segment an address lies, or false if the routes don't say; it is then
 	// announced on every port without a gateway. nil: never known.
 	AnnounceOn func(packet.Addr) (port int, ok bool)
 	// AnswersPerSecond limits the ICMP errors and resets that each worker makes by itself; 0 means 1000.
 	AnswersPerSecond int
-	// Conflict is told that another station answers ARP for an address of ours, at most once in ten seconds. It must not
+	// Conflict is told that another station answers for an address of ours, at most once in ten seconds. It must not
 	// block. nil: it is only logged.
 	Conflict func(port int, a netip.Addr, station packet.MAC)
 	// Pin binds worker i to CPU i.
@@ -182,9 +184,9 @@ func (p *Plane) Wake() {
 	p.slow.wake()
 }
 
-// SendARP sends an ARP frame out of a port, from any goroutine, as from the port's MAC address. A full queue drops it, which is
-// counted in Stats.Unsent.
-func (p *Plane) SendARP(port int, frame []byte) { p.slow.sendLater(port, frame) }
+// Ask sends a question of the resolver's out of a port, from any goroutine, as from the port's MAC address. A full queue
+// drops it, which is counted in Stats.Unsent.
+func (p *Plane) Ask(port int, q nexthop.Question) { p.slow.askLater(port, q) }
 
 // Close gives back the links. Run must have returned, or never been called.
 func (p *Plane) Close() error {

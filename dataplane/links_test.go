@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"uvs/dataplane/link"
+	"uvs/dataplane/nexthop"
 	"uvs/packet"
 	"uvs/service"
 )
@@ -144,7 +145,7 @@ func TestLinksAreOpenedAnewWhenTheirInterfaceReturns(t *testing.T) {
 		if !ok || a.SenderMAC() != newMAC || a.Sender() != 0x0a090064 {
 			t.Errorf("%d workers: announced %x, want the VIP at %v", workers, announced[0], newMAC)
 		}
-		d.plane.SendARP(0, arpRequest(cliMAC, 0x0a090001, 0x0a0900fe))
+		d.plane.Ask(0, nexthop.Question{Sender: packet.AddrFrom4(0x0a090001), Target: packet.AddrFrom4(0x0a0900fe)})
 		d.run()
 		if a, ok = packet.ParseARP(one(t, tx[0].sent())[packet.VnetLen+packet.EthLen:]); !ok || a.SenderMAC() != newMAC {
 			t.Errorf("%d workers: the resolver's request was sent as from %v", workers, a.SenderMAC())

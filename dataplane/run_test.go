@@ -71,7 +71,9 @@ func TestARunningPlaneLosesCountOfNothing(t *testing.T) {
 		d.hops.Set(server11, hop, []nexthop.Status{nexthop.Ready, nexthop.Pending, nexthop.Unreachable}[n%3])
 		d.plane.Wake()
 	})
-	loop(time.Millisecond, func(int) { d.plane.SendARP(0, arpRequest(cliMAC, 0x0a090001, gateway4)) })
+	loop(time.Millisecond, func(int) {
+		d.plane.Ask(0, nexthop.Question{Sender: packet.AddrFrom4(0x0a090001), Target: packet.AddrFrom4(gateway4)})
+	})
 	loop(time.Millisecond, func(int) {
 		if s := d.plane.Stats(); s.Forwarded+s.Answered+s.Passed+s.Dropped+s.Held != s.Received {
 			t.Errorf("received %d frames, accounted for %d", s.Received, s.Forwarded+s.Answered+s.Passed+s.Dropped+s.Held)

@@ -7,6 +7,8 @@ import (
 
 	"uvs/dataplane/fragment"
 	"uvs/dataplane/link"
+	"uvs/dataplane/nexthop"
+	"uvs/forward"
 	"uvs/packet"
 )
 
@@ -14,20 +16,22 @@ const (
 	slowQueue = 1024                   // frames that wait for the slow path
 	slowBatch = 64                     // frames it takes before it transmits
 	slowTick  = 100 * time.Millisecond // fragments, held packets and announcements are looked after this often
-	sendQueue = 256                    // frames of others that wait to be sent by it
+	askQueue  = 256                    // questions of the resolver's that wait to be sent by it
 )
 
-// slowPath does what may wait or allocate: it answers ARP, gathers fragments and announces our addresses. It runs the
+// slowPath does what may wait or allocate: it answers ARP and neighbour discovery, gathers fragments and announces our
+// addresses. It runs the
 // same code as the workers on whole datagrams.
 type slowPath struct {
 	path
 	queue    chan queued
-	sends    chan outgoing
+	asks     chan ask
 	woken    chan struct{}
 	retry    atomic.Bool
-	unsent   atomic.Uint64 // frames that found sends full
+	unsent   atomic.Uint64 // questions that found asks full
 	gather   *fragment.Gatherer
 	announce announcer
+	groups   []listener // by port
 
 	ftpSweepAt   int64
 	lastConflict int64 // last time one about addresses was logged
@@ -39,9 +43,10 @@ type queued struct {
 	frame link.Frame
 }
 
-type outgoing struct {
+// ask is a question of the resolver's, to be sent out of a port.
+type ask struct {
 	port int
-	buf  []byte
+	nexthop.Question
 }
 
 func newSlowPath(p *Plane) (*slowPath, error) {
@@ -51,13 +56,18 @@ func newSlowPath(p *Plane) (*slowPath, error) {
 	}
 	s := &slowPath{
 		queue:  make(chan queued, slowQueue),
-		sends:  make(chan outgoing, sendQueue),
+		asks:   make(chan ask, askQueue),
 		woken:  make(chan struct{}, 1),
 		gather: fragment.New(fragment.Limits{}),
 	}
 	s.path.init(p, links)
 	s.announce.init(p.cfg.AnnounceInterval)
-	s.attach, s.cameUp = p.cfg.OpenTx, func(port int) { s.announce.again(port, s.looked) }
+	s.groups = make([]listener, len(p.cfg.Ports))
+	s.attach, s.replaced = p.cfg.OpenTx, s.rejoin
+	s.cameUp = func(port int) {
+		s.announce.again(port, s.looked)
+		s.groups[port].again(s.looked)
+	}
 	return s, nil
 }
 
@@ -77,11 +87,10 @@ func (s *slowPath) offer(port int, f *link.Frame) Verdict {
 	}
 }
 
-// sendLater queues an Ethernet frame of somebody else's making.
-func (s *slowPath) sendLater(port int, frame []byte) {
-	buf := append(make([]byte, packet.VnetLen, packet.VnetLen+len(frame)), frame...)
+// askLater queues a question of the resolver's.
+func (s *slowPath) askLater(port int, q nexthop.Question) {
 	select {
-	case s.sends <- outgoing{port, buf}:
+	case s.asks <- ask{port, q}:
 	default:
 		s.unsent.Add(1)
 	}
@@ -104,8 +113,8 @@ func (s *slowPath) run(ctx context.Context) error {
 			return nil
 		case q := <-s.queue:
 			s.step(BootTime(), &q)
-		case o := <-s.sends:
-			s.send(o)
+		case a := <-s.asks:
+			s.ask(a)
 		case <-s.woken:
 			s.step(BootTime(), nil)
 		case <-tick.C:
@@ -114,18 +123,19 @@ func (s *slowPath) run(ctx context.Context) error {
 	}
 }
 
-func (s *slowPath) send(o outgoing) {
-	// Whoever made it knows the MAC address of the start, and the interface may have come back with another.
-	eth, payload, ok := packet.ParseEth(o.buf[packet.VnetLen:])
-	if !ok {
-		return
+// ask sends a question of the resolver's from the MAC address that the port has now.
+func (s *slowPath) ask(a ask) {
+	q, b := &s.ports[a.port], s.answer()
+	switch {
+	case !a.Target.Is4():
+		b = forward.NeighbourSolicit(b, q.mac, a.Sender, a.To, a.Target)
+	case a.To == (packet.MAC{}):
+		b = forward.ARPRequest(b, q.mac, a.Sender.V4(), packet.Broadcast, a.Target.V4())
+	default:
+		b = forward.ARPRequest(b, q.mac, a.Sender.V4(), a.To, a.Target.V4())
 	}
-	eth.SetSrc(s.ports[o.port].mac)
-	if a, ok := packet.ParseARP(payload); ok && eth.Type() == packet.EtherARP {
-		a.SetSenderMAC(s.ports[o.port].mac)
-	}
-	s.tx[o.port].Send(o.buf, nil)
-	s.tx[o.port].Flush()
+	s.tx[a.port].Send(b, nil)
+	s.flush()
 }
 
 // step handles first and whatever else is queued, up to a batch, then what time asks for.
@@ -156,6 +166,7 @@ func (s *slowPath) step(now int64, first *queued) {
 		s.verdicts[DropFragment] += uint64(n)
 	}
 	s.announceDue()
+	s.listenersDue()
 	s.ftpSweep()
 	s.mu.Unlock()
 	s.flush()
@@ -166,6 +177,10 @@ func (s *slowPath) take(c *queued) {
 	q, f := &s.ports[c.port], &c.frame
 	if (*packet.Eth)(f.Eth()).Type() == packet.EtherARP {
 		s.verdicts[s.arp(q, f)]++
+		return
+	}
+	if p := &s.pkt; packet.Decode(f.Eth(), p) == packet.NoFault && p.IsNeighbourDiscovery() {
+		s.verdicts[s.discovery(q, f)]++
 		return
 	}
 	s.takeFragment(q, f)

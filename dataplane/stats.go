@@ -14,7 +14,7 @@ type Stats struct {
 	Passed    uint64
 	Dropped   uint64
 	Held      uint64 // waiting now: in the slow path's queue, for a next hop, for their datagram's other fragments
-	// Unsent are the frames given to SendARP that found its queue full.
+	// Unsent are the questions given to Ask that found its queue full.
 	Unsent uint64
 	// Verdicts has the counts by verdict.
 	Verdicts [numVerdicts]uint64

@@ -10,8 +10,8 @@ func (p *Plane) Step(now int64) (busy bool) {
 	case q := <-p.slow.queue:
 		p.slow.step(now, &q)
 		return true
-	case o := <-p.slow.sends:
-		p.slow.send(o)
+	case a := <-p.slow.asks:
+		p.slow.ask(a)
 		return true
 	default:
 		p.slow.step(now, nil)

@@ -21,6 +21,7 @@ const (
 	ForwardedHosts  // of the host's own, from the device that serves Local, on to where the host sent it
 	InnerForward    // a real server's own traffic (--inner-traffic), either way
 	AnsweredARP     // ARP request for an address of ours
+	AnsweredNDP     // neighbour solicitation for an address of ours, or a listener query
 	AnsweredEcho    // ICMP echo request to an address of ours
 	AnsweredReset   // refused with a TCP reset
 	AnsweredICMP    // refused with an ICMP error
@@ -31,6 +32,7 @@ const (
 	PassEtherType  // neither IP nor ARP
 	PassNotOurs    // no virtual address, no connection
 	PassARP        // ARP about addresses that aren't ours
+	PassNDP        // neighbour discovery about addresses that aren't ours
 	PassProtocol   // to a virtual address, but of a protocol IPVS doesn't balance
 
 	DropTruncated    // bytes were missing when the kernel handed it over
@@ -46,7 +48,7 @@ const (
 	DropNoScheduler  // the service has no scheduler or no server, and the answer was not allowed
 	DropNoRoute      // no route to the next hop; like the next two and DropHeldTimeout, its sender is told
 	DropNotAttached  // the route leaves by an interface uvs isn't attached to
-	DropUnreachable  // the next hop doesn't answer ARP
+	DropUnreachable  // the next hop doesn't answer ARP or neighbour discovery
 	DropHeldFull     // too many packets wait for that next hop
 	DropHeldTimeout  // waited for its next hop in vain
 	DropTTL          // its time to live ran out and the answer was not allowed
@@ -58,6 +60,7 @@ const (
 	DropICMP         // ICMP error that quotes no connection of ours
 	DropMethod       // forwarding method that this director cannot carry out
 	DropARP          // malformed ARP
+	DropNDP          // neighbour or listener discovery that isn't valid
 	DropFTP          // a reply on an FTP control connection that could not be rewritten
 	DropSIP          // no connection has it, and it has no Call-ID
 	DropDefence      // a new connection that drop_packet chose
@@ -79,6 +82,7 @@ var verdictNames = [numVerdicts]string{
 	ForwardedHosts:   "forwarded-hosts",
 	InnerForward:     "inner-forwarded",
 	AnsweredARP:      "answered-arp",
+	AnsweredNDP:      "answered-ndp",
 	AnsweredEcho:     "answered-echo",
 	AnsweredReset:    "answered-reset",
 	AnsweredICMP:     "answered-icmp",
@@ -88,6 +92,7 @@ var verdictNames = [numVerdicts]string{
 	PassEtherType:    "ethertype",
 	PassNotOurs:      "not-ours",
 	PassARP:          "arp-not-ours",
+	PassNDP:          "ndp-not-ours",
 	PassProtocol:     "protocol",
 	DropTruncated:    "truncated",
 	DropShort:        "short",
@@ -114,6 +119,7 @@ var verdictNames = [numVerdicts]string{
 	DropICMP:         "icmp-no-connection",
 	DropMethod:       "method",
 	DropARP:          "arp-malformed",
+	DropNDP:          "ndp-malformed",
 	DropFTP:          "ftp",
 	DropSIP:          "no-call-id",
 	DropDefence:      "drop-packet",

@@ -166,7 +166,7 @@ func (w *worker) admit(q *port, f *link.Frame, p *packet.Packet) (v Verdict, who
 	case !ok:
 		return DropShort, false
 	case eth.Dst() != q.mac:
-		return w.notToUs(q, f, eth), false
+		return w.notToUs(q, f, eth, p), false
 	case f.Tagged && f.VLAN&0xfff != 0:
 		return PassVLAN, false
 	case eth.Type() == packet.EtherARP:
@@ -177,6 +177,9 @@ func (w *worker) admit(q *port, f *link.Frame, p *packet.Packet) (v Verdict, who
 	}
 	if p.Fragment {
 		return w.plane.slow.offer(q.index, f), false
+	}
+	if p.IsNeighbourDiscovery() {
+		return w.discovery(q, f, p), false
 	}
 	if v := f.Vnet(); v.NeedsCsum() && !checksumInside(v, p) {
 		return DropOffload, false
@@ -190,8 +193,8 @@ func checksumInside(v *packet.Vnet, p *packet.Packet) bool {
 	return v.CsumStart() >= p.L4 && v.CsumStart()+v.CsumOffset()+2 <= len(p.Frame)
 }
 
-// notToUs deals with frames to other MACs: of those to a group, ARP alone matters.
-func (w *worker) notToUs(q *port, f *link.Frame, eth *packet.Eth) Verdict {
+// notToUs deals with frames to other MACs: of those to a group, ARP and neighbour discovery alone matter. p is scratch.
+func (w *worker) notToUs(q *port, f *link.Frame, eth *packet.Eth, p *packet.Packet) Verdict {
 	switch {
 	case !eth.Dst().IsGroup():
 		if f.Type == unix.PACKET_HOST {
@@ -202,9 +205,21 @@ func (w *worker) notToUs(q *port, f *link.Frame, eth *packet.Eth) Verdict {
 		return PassVLAN
 	case eth.Type() == packet.EtherARP:
 		return w.plane.slow.offer(q.index, f)
+	case eth.Type() == packet.EtherIPv6 && packet.Decode(f.Eth(), p) == packet.NoFault && p.IsNeighbourDiscovery():
+		return w.discovery(q, f, p)
 	default:
 		return PassGroup
 	}
+}
+
+// discovery hands the slow path what it is to look at of neighbour discovery. Routers' advertisements and redirects are the
+// host's business, which tells the resolver of the routes it makes of them.
+func (w *worker) discovery(q *port, f *link.Frame, p *packet.Packet) Verdict {
+	switch p.ICMP().Type() {
+	case packet.ICMP6NeighbourSolicit, packet.ICMP6NeighbourAdvert, packet.ICMP6ListenerQuery:
+		return w.plane.slow.offer(q.index, f)
+	}
+	return PassNDP
 }
 
 // BootTime is CLOCK_BOOTTIME in nanoseconds, on which all deadlines of the packet path are.

@@ -68,7 +68,7 @@ func fanoutGroup(i int) uint16 { return uint16(os.Getpid()<<4 + i + 1) }
 func (d *daemon) prepareResolver() (err error) {
 	cfg := nexthop.Config{
 		GuardProtocol: guard.RouteProtocol, Log: d.log,
-		SendARP: func(port int, frame []byte) { d.plane.SendARP(port, frame) },
+		Ask: func(port int, q nexthop.Question) { d.plane.Ask(port, q) },
 		Changed: func() {
 			if d.plane != nil { // New calls it too, before there is anybody to wake
 				d.plane.Wake()

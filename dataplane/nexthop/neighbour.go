@@ -16,7 +16,7 @@ type neighbourKey struct {
 	addr  packet.Addr
 }
 
-// neighbour is such a station: the kernel's entry about it, or on a gateway's segment what our own ARP client knows.
+// neighbour is such a station: the kernel's entry about it, or on a gateway's segment what our own client knows.
 type neighbour struct {
 	key     neighbourKey
 	segment *segment // whose gateway address asks for it; nil: the kernel resolves it
@@ -29,7 +29,7 @@ type neighbour struct {
 	inKernel bool
 	nud      uint16 // unix.NUD_*, 0 when not inKernel
 
-	// Of our own ARP client's.
+	// Of our own client's.
 	tries     int // requests without an answer, 0 when none is out
 	nextTry   time.Time
 	confirmed time.Time // last heard from
@@ -61,9 +61,7 @@ const (
 // newNeighbour adds a neighbour of which nothing is known.
 func (r *Resolver) newNeighbour(key neighbourKey) *neighbour {
 	n := &neighbour{key: key, status: Pending, slot: uint64(len(r.neigh)) % keepTicks}
-	if s := r.view.Load().segment(key.addr); s != nil && s.iface == key.iface {
-		n.segment = s
-	}
+	n.segment = r.view.Load().segmentOn(key.iface, key.addr)
 	r.neigh[key] = n
 	return n
 }
@@ -219,7 +217,7 @@ func (r *Resolver) resolve(n *neighbour, now time.Time) {
 		n.pending = now
 	}
 	if n.segment != nil {
-		r.startARP(n, now)
+		r.startAsking(n, now)
 		return
 	}
 	if n.nud&nudValid != 0 || now.Sub(n.asked) < askPause {
@@ -312,7 +310,7 @@ func (r *Resolver) tend(n *neighbour, now time.Time) {
 	kept, turn := r.kept(n, now), r.ticks%keepTicks == n.slot
 	lately := now.Sub(n.used) < tick
 	if n.segment != nil {
-		r.tendARP(n, kept, turn, now)
+		r.tendAsked(n, kept, turn, now)
 	} else {
 		switch {
 		case n.status == Pending && !n.pending.IsZero() && now.Sub(n.pending) >= giveUp:

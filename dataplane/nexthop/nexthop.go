@@ -66,12 +66,18 @@ type Interface struct {
 }
 
 // Gateway is a segment of real servers of which uvs owns the gateway address. The host need not have an address there;
-// its neighbours are resolved by an ARP client of uvs with the gateway address as sender.
+// its neighbours are resolved by a client of uvs, for ARP or neighbour discovery, with the gateway address as sender.
 type Gateway struct {
-	// Prefix is the owned address with the length of the segment's prefix, such as 10.0.0.1/24.
+	// Prefix is the owned address with the length of the segment's prefix, such as 10.0.0.1/24 or fd00::1/64.
 	Prefix netip.Prefix
 	// Iface is the segment's position in Config.Interfaces.
 	Iface int
+}
+
+// Question is what is asked on a gateway's segment: who has Target? By ARP or neighbour discovery, as the family wants it.
+type Question struct {
+	Sender, Target packet.Addr // Sender is the gateway address
+	To             packet.MAC  // whom to ask, the address last known; zero: everybody
 }
 
 // Config is what a Resolver is made of.
@@ -83,9 +89,8 @@ type Config struct {
 	// GuardProtocol is the rtnetlink protocol number of routes and rules that uvs installs itself to keep the host's
 	// stack off its addresses; they don't count. 0 ignores none.
 	GuardProtocol uint8
-	// SendARP sends an ARP frame (Ethernet header first, 60 bytes, no virtio-net header) out of an interface. The
-	// callee keeps the frame. It must not block. nil: gateways' neighbours are never resolved.
-	SendARP func(iface int, frame []byte)
+	// Ask sends a question out of an interface. It must not block. nil: gateways' neighbours are never resolved.
+	Ask func(iface int, q Question)
 	// Changed is called after next hops became known or were given up, to wake those who wait. It must not block.
 	Changed func()
 	// MaxAddresses bounds the addresses that are remembered singly: neighbours on attached segments, and with policy

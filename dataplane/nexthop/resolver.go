@@ -22,8 +22,8 @@ type Resolver struct {
 	generation atomic.Uint64
 	stats      counters
 
-	asked queue         // addresses that workers want to know
-	heard chan heardARP // ARP packets from gateways' segments
+	asked queue     // addresses that workers want to know
+	heard chan sign // what came from gateways' segments
 	pins  pins
 
 	closing sync.Once
@@ -34,7 +34,7 @@ type Resolver struct {
 type Stats struct {
 	Asked        uint64 // addresses that Resolve took
 	AskedFull    uint64 // addresses that Resolve had no room for
-	HeardFull    uint64 // ARP packets that HandleARP had no room for
+	HeardFull    uint64 // packets that HandleARP and HandleNDP had no room for
 	Reloads      uint64 // times that routes were read anew
 	EventsLost   uint64 // times that the kernel had more news than room for it
 	KernelErrors uint64 // requests that the kernel refused
@@ -54,7 +54,7 @@ func (r *Resolver) Stats() Stats {
 
 const (
 	queueLen     = 1024  // addresses waiting to be resolved
-	heardLen     = 512   // ARP packets waiting to be looked at
+	heardLen     = 512   // signs of life waiting to be looked at
 	maxAddresses = 65536 // see Config.MaxAddresses
 )
 
@@ -72,16 +72,16 @@ func newResolver(cfg Config, buffer int) (*Resolver, error) {
 	if cfg.Changed == nil {
 		cfg.Changed = func() {}
 	}
-	if cfg.SendARP == nil {
-		cfg.SendARP = func(int, []byte) {}
+	if cfg.Ask == nil {
+		cfg.Ask = func(int, Question) {}
 	}
 	v := &view{exact: newExact(0)}
 	for _, g := range cfg.Gateways {
 		if g.Iface < 0 || g.Iface >= len(cfg.Interfaces) {
 			return nil, fmt.Errorf("gateway %v: no interface at position %d", g.Prefix, g.Iface)
 		}
-		if !g.Prefix.IsValid() || !g.Prefix.Addr().Is4() {
-			return nil, fmt.Errorf("gateway %v: not an IPv4 address with a prefix length", g.Prefix)
+		if !g.Prefix.IsValid() {
+			return nil, fmt.Errorf("gateway %v: not an address with a prefix length", g.Prefix)
 		}
 		v.segments = append(v.segments, segment{
 			net: packet.AddrFrom(g.Prefix.Masked().Addr()), bits: g.Prefix.Bits(), own: packet.AddrFrom(g.Prefix.Addr()), iface: g.Iface,
@@ -91,7 +91,7 @@ func newResolver(cfg Config, buffer int) (*Resolver, error) {
 	if err != nil {
 		return nil, err
 	}
-	r := &Resolver{cfg: cfg, log: cfg.Log, heard: make(chan heardARP, heardLen)}
+	r := &Resolver{cfg: cfg, log: cfg.Log, heard: make(chan sign, heardLen)}
 	r.asked.init()
 	r.pins.changed = make(chan struct{}, 1)
 	r.state.init(k, len(cfg.Interfaces))
@@ -252,27 +252,6 @@ func (r *Resolver) SetPinned(addrs []packet.Addr) {
 	select {
 	case r.pins.changed <- struct{}{}:
 	default:
-	}
-}
-
-// heardARP is an ARP packet that came in by an interface.
-type heardARP struct {
-	iface int
-	arp   packet.ARP
-}
-
-// HandleARP tells of an ARP packet that came in by an interface: a neighbour on a gateway's segment is known by it. The
-// packet is copied; it never blocks and does not allocate.
-func (r *Resolver) HandleARP(iface int, a *packet.ARP) {
-	v := r.view.Load()
-	sender := packet.AddrFrom4(a.Sender())
-	if s := v.segment(sender); s == nil || s.iface != iface || s.own == sender {
-		return // the kernel's own business
-	}
-	select {
-	case r.heard <- heardARP{iface, *a}:
-	default:
-		r.stats.heardFull.Add(1)
 	}
 }
 

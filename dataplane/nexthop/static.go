@@ -16,9 +16,10 @@ import (
 type Static struct {
 	table atomic.Pointer[staticTable]
 
-	mu    sync.Mutex // guards what follows, and is held to replace table
-	asked []packet.Addr
-	heard []packet.ARP
+	mu         sync.Mutex // guards what follows, and is held to replace table
+	asked      []packet.Addr
+	heard      []packet.ARP
+	discovered []packet.NDP
 }
 
 // staticTable is immutable.
@@ -112,6 +113,22 @@ func (s *Static) Asked() []packet.Addr {
 	a := s.asked
 	s.asked = nil
 	return a
+}
+
+// HandleNDP notes a packet of neighbour discovery.
+func (s *Static) HandleNDP(_ int, n *packet.NDP) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.discovered = append(s.discovered, *n)
+}
+
+// Discovered are the packets that HandleNDP was given since the last call, in order.
+func (s *Static) Discovered() []packet.NDP {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	d := s.discovered
+	s.discovered = nil
+	return d
 }
 
 // HandleARP notes an ARP packet.

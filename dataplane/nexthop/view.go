@@ -45,6 +45,16 @@ func (v *view) segment(dst packet.Addr) *segment {
 	return nil
 }
 
+// segmentOn is segment for a station that is on an interface: link-local addresses are the same on all.
+func (v *view) segmentOn(iface int, a packet.Addr) *segment {
+	for i := range v.segments {
+		if s := &v.segments[i]; s.iface == iface && s.contains(a) {
+			return s
+		}
+	}
+	return nil
+}
+
 // route is the way to the addresses of a prefix, ready to be followed. It is immutable, but for its targets' answers.
 type route struct {
 	kind routeKind
