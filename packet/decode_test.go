@@ -3,7 +3,9 @@ package packet
 import (
 	"bytes"
 	"encoding/binary"
+	"net"
 	"net/netip"
+	"strings"
 	"testing"
 
 	"github.com/google/gopacket"
@@ -33,11 +35,26 @@ func TestDecode(t *testing.T) {
 			L3: 14, L4: 34, Payload: 34, TTL: 64}},
 		{"sctp", Packet{Flow: Flow{addr("192.0.2.7"), addr("10.9.0.100"), 5000, 80, ProtoSCTP},
 			L3: 14, L4: 34, Payload: 46, TTL: 64}},
+		{"syn6", Packet{Flow: Flow{addr("2001:db8:c::7"), addr("2001:db8:9::100"), 40001, 80, ProtoTCP},
+			L3: 14, L4: 54, Payload: 78, TCPFlags: TCPSyn, TTL: 64}},
+		{"udp6", Packet{Flow: Flow{addr("2001:db8:c::7"), addr("2001:db8:9::100"), 40001, 53, ProtoUDP},
+			L3: 14, L4: 54, Payload: 62, TTL: 64}},
+		{"first fragment6", Packet{Flow: Flow{addr("2001:db8:c::9"), addr("2001:db8:9::100"), 0, 0, ProtoUDP},
+			L3: 14, L4: 62, Payload: 62, TTL: 64, Fragment: true, FragmentAt: 54}},
+		{"last fragment6", Packet{Flow: Flow{addr("2001:db8:c::9"), addr("2001:db8:9::100"), 0, 0, ProtoUDP},
+			L3: 14, L4: 62, Payload: 62, TTL: 64, Fragment: true, FragmentAt: 54}},
+		{"atomic fragment6", Packet{Flow: Flow{addr("2001:db8:c::9"), addr("2001:db8:9::100"), 5001, 53, ProtoUDP},
+			L3: 14, L4: 62, Payload: 70, TTL: 64, FragmentAt: 54}},
+		{"echo6", Packet{Flow: Flow{addr("2001:db8:c::7"), addr("2001:db8:9::100"), 0, 0, ProtoICMPv6},
+			L3: 14, L4: 54, Payload: 54, TTL: 64}},
+		{"mld6", Packet{Flow: Flow{Addr{}, addr("ff02::16"), 0, 0, ProtoICMPv6}, L3: 14, L4: 62, Payload: 62, TTL: 1}},
+		{"chain6", Packet{Flow: Flow{addr("2001:db8:c::7"), addr("2001:db8:9::100"), 40001, 80, ProtoTCP},
+			L3: 14, L4: 110, Payload: 134, TCPFlags: TCPSyn, TTL: 64}},
 	} {
 		t.Run(tt.frame, func(t *testing.T) {
 			f := frame(t, tt.frame)
 			padded := append(bytes.Clone(f), make([]byte, 7)...)
-			got := Packet{Payload: 999, TCPFlags: 99, Fragment: !tt.want.Fragment} // of the packet before
+			got := Packet{Payload: 999, TCPFlags: 99, Fragment: !tt.want.Fragment, FragmentAt: 99} // of the packet before
 			if fault := Decode(padded, &got); fault != NoFault {
 				t.Fatalf("Decode = %v, want NoFault", fault)
 			}
@@ -49,8 +66,12 @@ func TestDecode(t *testing.T) {
 			}
 			got.Frame = nil
 			if g, w := got, tt.want; g.Flow != w.Flow || g.L3 != w.L3 || g.L4 != w.L4 || g.Payload != w.Payload ||
-				g.TCPFlags != w.TCPFlags || g.TTL != w.TTL || g.Fragment != w.Fragment {
+				g.TCPFlags != w.TCPFlags || g.TTL != w.TTL || g.Fragment != w.Fragment || g.FragmentAt != w.FragmentAt {
 				t.Errorf("got  %+v\nwant %+v", got, tt.want)
+			}
+			got.Frame = f
+			if agree(t, &got); got.Is4() == (tt.frame[len(tt.frame)-1] == '6') || got.LaterFragment() != strings.HasPrefix(tt.frame, "last") {
+				t.Errorf("Is4() = %v, LaterFragment() = %v", got.Is4(), got.LaterFragment())
 			}
 		})
 	}
@@ -121,7 +142,12 @@ func FuzzDecode(f *testing.F) {
 		if p.L3 != EthLen || p.L4 < p.L3+IPv4Len || p.Payload < p.L4 || len(p.Frame) < p.Payload || len(p.Frame) > len(b) {
 			t.Fatalf("offsets: L3 %d, L4 %d, payload %d, frame %d of %d", p.L3, p.L4, p.Payload, len(p.Frame), len(b))
 		}
-		if p.IPv4().TotalLen() != p.IPLen() || !IPv4ChecksumOK(p.Frame[p.L3:]) {
+		if p.Is4() != (b[EthLen]>>4 == 4) || p.Src.Is4() != p.Is4() {
+			t.Fatalf("from %v to %v: version %d", p.Src, p.Dst, b[EthLen]>>4)
+		}
+		if !p.Is4() {
+			checkIPv6(t, &p)
+		} else if p.IPv4().TotalLen() != p.IPLen() || !IPv4ChecksumOK(p.Frame[p.L3:]) || p.FragmentAt != 0 {
 			t.Fatalf("IP header lies: total length %d of %d", p.IPv4().TotalLen(), p.IPLen())
 		}
 		switch {
@@ -135,7 +161,7 @@ func FuzzDecode(f *testing.F) {
 				t.Fatalf("UDP header says otherwise: %+v", p)
 			}
 		}
-		if p.Proto == ProtoICMP && !p.Fragment {
+		if p.IsICMP() && !p.Fragment {
 			var q Packet
 			DecodeQuoted(p.L4Bytes()[ICMPLen:], &q)
 		}
@@ -145,24 +171,51 @@ func FuzzDecode(f *testing.F) {
 
 // agree compares p with gopacket's reading of the same frame.
 func agree(t *testing.T, p *Packet) {
+	t.Helper()
 	g := gopacket.NewPacket(p.Frame, layers.LayerTypeEthernet, gopacket.NoCopy)
-	ip, ok := g.Layer(layers.LayerTypeIPv4).(*layers.IPv4)
-	if !ok {
-		t.Fatalf("gopacket sees no IPv4 packet: %v", g.ErrorLayer())
+	var src, dst net.IP
+	var ttl uint8
+	switch ip := g.NetworkLayer().(type) {
+	case *layers.IPv4:
+		src, dst, ttl = ip.SrcIP, ip.DstIP, ip.TTL
+		if uint8(ip.Protocol) != p.Proto {
+			t.Errorf("protocol %d, gopacket says %d", p.Proto, ip.Protocol)
+		}
+	case *layers.IPv6:
+		src, dst, ttl = ip.SrcIP, ip.DstIP, ip.HopLimit
+		if ip.TrafficClass != p.IPv6().TrafficClass() || ip.FlowLabel != p.IPv6().FlowLabel() {
+			t.Errorf("class %#x label %#x, gopacket says %#x and %#x", p.IPv6().TrafficClass(), p.IPv6().FlowLabel(), ip.TrafficClass, ip.FlowLabel)
+		}
+	default:
+		if p.Is4() || p.IPv6().NextHeader() != extHopByHop { // gopacket reads what is in hop-by-hop options, and may dislike it
+			t.Fatalf("gopacket sees no IP packet: %v", g.ErrorLayer())
+		}
+		return
 	}
-	if s, _ := netip.AddrFromSlice(ip.SrcIP); AddrFrom(s) != p.Src {
+	if s, _ := netip.AddrFromSlice(src); AddrFrom(s) != p.Src {
 		t.Errorf("source %v, gopacket says %v", p.Src, s)
 	}
-	if d, _ := netip.AddrFromSlice(ip.DstIP); AddrFrom(d) != p.Dst {
+	if d, _ := netip.AddrFromSlice(dst); AddrFrom(d) != p.Dst {
 		t.Errorf("destination %v, gopacket says %v", p.Dst, d)
 	}
-	if uint8(ip.Protocol) != p.Proto || ip.TTL != p.TTL {
-		t.Errorf("protocol %d ttl %d, gopacket says %d and %d", p.Proto, p.TTL, ip.Protocol, ip.TTL)
+	if ttl != p.TTL {
+		t.Errorf("ttl %d, gopacket says %d", p.TTL, ttl)
+	}
+	if f, ok := g.Layer(layers.LayerTypeIPv6Fragment).(*layers.IPv6Fragment); ok && p.FragmentAt != 0 {
+		h := p.FragmentHeader()
+		if int(f.FragmentOffset)*8 != h.Offset() || f.MoreFragments != h.MF() || f.Identification != h.ID() || uint8(f.NextHeader) != h.NextHeader() {
+			t.Errorf("fragment header %x, gopacket says %+v", *h, f)
+		}
 	}
 	if tcp, ok := g.Layer(layers.LayerTypeTCP).(*layers.TCP); ok && !p.Fragment && p.Proto == ProtoTCP {
 		if uint16(tcp.SrcPort) != p.SrcPort || uint16(tcp.DstPort) != p.DstPort || tcp.SYN != (p.TCPFlags&TCPSyn != 0) ||
 			len(tcp.LayerPayload()) != len(p.Frame)-p.Payload {
 			t.Errorf("TCP %+v, gopacket says %+v", p, tcp)
+		}
+	}
+	if udp, ok := g.Layer(layers.LayerTypeUDP).(*layers.UDP); ok && !p.Fragment && p.Proto == ProtoUDP {
+		if uint16(udp.SrcPort) != p.SrcPort || uint16(udp.DstPort) != p.DstPort || int(udp.Length) != p.UDP().Len() {
+			t.Errorf("UDP %+v, gopacket says %+v", p, udp)
 		}
 	}
 }
@@ -205,6 +258,10 @@ func FuzzDecodeQuoted(f *testing.F) {
 	f.Add(frame(f, "syn options")[14:])
 	f.Add(frame(f, "first fragment")[14:])
 	f.Add(frame(f, "udp")[14:])
+	f.Add(frame(f, "icmp error6")[62:])
+	for _, name := range []string{"first fragment6", "last fragment6", "atomic fragment6", "chain6", "udp6"} {
+		f.Add(frame(f, name)[14:])
+	}
 	f.Fuzz(func(t *testing.T, b []byte) {
 		q := Packet{L4: 9999}
 		if !DecodeQuoted(b, &q) {
@@ -215,6 +272,15 @@ func FuzzDecodeQuoted(f *testing.F) {
 		}
 		if h := q.Ports(); h.Src() != q.SrcPort || h.Dst() != q.DstPort {
 			t.Fatalf("ports: %+v", q)
+		}
+		if q.Is4() != (b[0]>>4 == 4) || q.Src.Is4() != q.Is4() || q.LaterFragment() {
+			t.Fatalf("from %v to %v: version %d", q.Src, q.Dst, b[0]>>4)
+		}
+		if !q.Is4() {
+			if q.L4 < IPv6Len || AddrFrom16((*[16]byte)(b[8:])) != q.Src || AddrFrom16((*[16]byte)(b[24:])) != q.Dst {
+				t.Fatalf("addresses: %+v", q)
+			}
+			return
 		}
 		if binary.BigEndian.Uint32(b[12:]) != q.Src.V4() || q.IPv4().FragOffset() != 0 {
 			t.Fatalf("addresses: %+v", q)
@@ -233,7 +299,7 @@ func TestDecodeAllocatesNothing(t *testing.T) {
 }
 
 func BenchmarkDecode(b *testing.B) {
-	for _, name := range []string{"syn", "syn options", "udp"} {
+	for _, name := range []string{"syn", "syn options", "udp", "syn6", "udp6", "chain6"} {
 		b.Run(name, func(b *testing.B) {
 			f := frame(b, name)
 			var p Packet
