@@ -248,9 +248,13 @@ func FuzzReply(f *testing.F) {
 		if packet.Decode(buf[packet.VnetLen:], p) != packet.NoFault {
 			return
 		}
+		own := addr("10.9.0.100")
+		if !p.Is4() {
+			own = addr("2001:db8:9::100")
+		}
 		for _, out := range [][]byte{
 			Reset(make([]byte, ReplyLen), p),
-			Unreachable(make([]byte, ReplyLen), p, Reason(code), mtu, addr("10.9.0.100")),
+			Unreachable(make([]byte, ReplyLen), p, Reason(code), mtu, own),
 			TimeExceeded(make([]byte, ReplyLen), p, p.Dst),
 		} {
 			if out == nil {
@@ -260,7 +264,7 @@ func FuzzReply(f *testing.F) {
 			if r.Dst != p.Src || !valid(r) || len(r.Frame) != len(out)-packet.VnetLen || len(out) > ReplyLen {
 				t.Fatalf("answer %x to %x", out, p.Frame)
 			}
-			if r.Proto == packet.ProtoICMP && MayAnswer(r) {
+			if r.Is4() != p.Is4() || r.IsICMP() && MayAnswer(r) {
 				t.Fatalf("an ICMP error may be answered: %x", out)
 			}
 			if r.Proto == packet.ProtoTCP && Reset(make([]byte, ReplyLen), r) != nil {
@@ -268,7 +272,7 @@ func FuzzReply(f *testing.F) {
 			}
 		}
 		if EchoReply(p, v) {
-			r, _ := decode(t, buf)
+			r, _ := decode(t, buf[:packet.VnetLen+len(p.Frame)])
 			if !valid(r) || r.Flow != p.Flow || EchoReply(r, v) {
 				t.Fatalf("echo reply %x", r.Frame)
 			}

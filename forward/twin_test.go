@@ -29,21 +29,27 @@ func slowSum(parts ...[]byte) uint16 {
 	return uint16(s)
 }
 
-// pseudo is the IPv4 pseudo-header of p with the L4 length n.
+// pseudo is the pseudo-header of p with the L4 length n.
 func pseudo(p *packet.Packet, n int) []byte {
 	ip := p.Frame[p.L3:]
+	if ip[0]>>4 == 6 {
+		return append(append(bytes.Clone(ip[8:40]), 0, 0, byte(n>>8), byte(n)), 0, 0, 0, p.Proto)
+	}
 	return append(append(bytes.Clone(ip[12:20]), 0, ip[9]), byte(n>>8), byte(n))
 }
 
-// valid says that p's L4 checksum is right, none at all counting as right.
+// valid says that p's L4 checksum is right, none at all counting as right for UDP over IPv4.
 func valid(p *packet.Packet) bool {
 	b := p.L4Bytes()
 	switch p.Proto {
-	case packet.ProtoTCP:
+	case packet.ProtoTCP, packet.ProtoICMPv6:
 		return slowSum(pseudo(p, len(b)), b) == 0xffff
 	case packet.ProtoUDP:
 		n := int(binary.BigEndian.Uint16(b[4:]))
-		return b[6] == 0 && b[7] == 0 || slowSum(pseudo(p, n), b[:n]) == 0xffff
+		if b[6] == 0 && b[7] == 0 {
+			return p.Is4()
+		}
+		return slowSum(pseudo(p, n), b[:n]) == 0xffff
 	case packet.ProtoSCTP:
 		c := bytes.Clone(b)
 		clear(c[8:12])
@@ -58,9 +64,12 @@ func valid(p *packet.Packet) bool {
 func gopacketAgrees(t *testing.T, p *packet.Packet) {
 	t.Helper()
 	g := gopacket.NewPacket(p.Frame, layers.LayerTypeEthernet, gopacket.NoCopy)
-	ip, ok := g.Layer(layers.LayerTypeIPv4).(*layers.IPv4)
-	if !ok {
-		t.Fatalf("gopacket sees no IPv4 packet in %x", p.Frame)
+	ip := g.NetworkLayer()
+	if ip == nil {
+		if !p.Is4() && p.L4 > p.L3+packet.IPv6Len {
+			return // it reads what is in extension headers, and may dislike it
+		}
+		t.Fatalf("gopacket sees no IP packet in %x", p.Frame)
 	}
 	buf := gopacket.NewSerializeBuffer()
 	opts := gopacket.SerializeOptions{ComputeChecksums: true}
@@ -114,6 +123,27 @@ var frames = map[string]string{
 	"first fragment": "0200000009010200000009fe0800 4500004401f7200040118c3cc00002090a090064 c3510035006c2874 01080f161d242b323940474e555c636a71787f868d949ba2a9b0b7bec5ccd3dae1e8eff6fd040b12",
 	// the same, the last 12 bytes, at offset 96
 	"last fragment": "0200000009010200000009fe0800 4500002001f7000c4011ac54c00002090a090064 6970777e858c939aa1a8afb6",
+	// [2001:db8:c::7]:40001 > [2001:db8:9::100]:80 SYN seq 1000 win 64240 mss 1460, hop limit 64
+	"syn6": "0200000009010200000009fe86dd 6000000000180640 20010db8000c00000000000000000007 20010db8000900000000000000000100 9c410050000003e8000000006002faf0a02e0000 020405b4",
+	// the same behind hop-by-hop options, destination options and an atomic fragment's header
+	"syn6 behind headers": "0200000009010200000009fe86dd 6000000000300040 20010db8000c00000000000000000007 20010db8000900000000000000000100 3c00010400000000 2c00010400000000 06000000000001f4 9c410050000003e8000000006002faf0a02e0000 020405b4",
+	// [2001:db8:c::7]:40001 > [2001:db8:9::100]:53 UDP, 32 bytes, traffic class 0xb8, flow label 0x12345
+	"udp6": "0200000009010200000009fe86dd 6b81234500281140 20010db8000c00000000000000000007 20010db8000900000000000000000100 9c41003500285f83 01080f161d242b323940474e555c636a71787f868d949ba2a9b0b7bec5ccd3da",
+	// the same without a checksum, which no sender of IPv6 may leave out
+	"udp6 without checksum": "0200000009010200000009fe86dd 6b81234500281140 20010db8000c00000000000000000007 20010db8000900000000000000000100 9c41003500280000 01080f161d242b323940474e555c636a71787f868d949ba2a9b0b7bec5ccd3da",
+	// 2001:db8:c::9 > 2001:db8:9::100 the first 16 bytes of a UDP datagram, id 0x1f4
+	"first fragment6": "0200000009010200000009fe86dd 6000000000182c40 20010db8000c00000000000000000009 20010db8000900000000000000000100 11000001000001f4 1389003507d84054 01080f161d242b32",
+	// the same, 8 bytes at offset 1448, the last
+	"last fragment6": "0200000009010200000009fe86dd 6000000000102c40 20010db8000c00000000000000000009 20010db8000900000000000000000100 110005a8000001f4 61686f767d848b92",
+	// 2001:db8:c::7 > 2001:db8:9::100 ICMPv6 echo request
+	"echo6": "0200000009010200000009fe86dd 6000000000283a40 20010db8000c00000000000000000007 20010db8000900000000000000000100 8000dc6a004d0001 6162636465666768616263646566676861626364656667686162636465666768",
+	// 2001:db8:f::1 > 2001:db8:9::100 packet too big, mtu 1300, about [2001:db8:9::100]:80 > [2001:db8:c::7]:40001
+	"error6 to VIP": "0200000009010200000009fe86dd 6000000000563a40 20010db8000f00000000000000000001 20010db8000900000000000000000100 0200359800000514 600000000026063e 20010db8000900000000000000000100 20010db8000c00000000000000000007 00509c41000003e9000013895018faf0c5980000 474554202f20485454502f312e300d0a0d0a",
+	// 2001:db8:1::fe > 2001:db8:c::7 packet too big, mtu 1300, about [2001:db8:c::7]:40001 > [2001:db8:1::11]:8080
+	"error6 from router": "0200000001010200000001fa86dd 6000000000563a40 20010db80001000000000000000000fe 20010db8000c00000000000000000007 0200359f00000514 600000000026063e 20010db8000c00000000000000000007 20010db8000100000000000000000011 9c411f90000003e9000013895018faf0a74f0000 474554202f20485454502f312e300d0a0d0a",
+	// 2001:db8:f::1 > 2001:db8:9::100 no route, about [2001:db8:9::100]:53 > [2001:db8:c::7]:40001 UDP behind destination options and
+	// in a first fragment, the error itself behind hop-by-hop options
+	"error6 with headers": "0200000009010200000009fe86dd 6000000000500040 20010db8000f00000000000000000001 20010db8000900000000000000000100 3a00010400000000 01008b2a00000000 6000000005783c3e 20010db8000900000000000000000100 20010db8000c00000000000000000007 2c00010400000000 11000001000001f4 00359c4105600000",
 }
 
 // frame returns a recorded frame with an empty virtio-net header in front.
@@ -128,6 +158,14 @@ func frame(t testing.TB, name string) []byte {
 		t.Fatalf("frame %q: %v", name, err)
 	}
 	return append(make([]byte, packet.VnetLen), b...)
+}
+
+// sctpFrame6 is sctpFrame over IPv6.
+func sctpFrame6(n int) []byte {
+	b := make([]byte, packet.IPv6Len, packet.IPv6Len+packet.SCTPLen+n)
+	packet.PutIPv6(b, packet.SCTPLen+n, packet.Header6{NextHeader: packet.ProtoSCTP, HopLimit: 64,
+		Src: addr("2001:db8:c::7"), Dst: addr("2001:db8:9::100")})
+	return onWire(append(b, sctpFrame(n)[FrameHead+packet.IPv4Len:]...))
 }
 
 // sctpFrame is an INIT-like packet from 192.0.2.7:5000 to 10.9.0.100:80 with a right CRC.
@@ -148,7 +186,11 @@ func sctpFrame(n int) []byte {
 // onWire puts virtio-net and Ethernet header in front of an IP packet.
 func onWire(ip []byte) []byte {
 	f := make([]byte, FrameHead, FrameHead+len(ip))
-	putHead(f, packet.MAC{2, 0, 0, 0, 9, 1}, packet.MAC{2, 0, 0, 0, 9, 0xfe}, packet.EtherIPv4)
+	etherType := uint16(packet.EtherIPv4)
+	if len(ip) > 0 && ip[0]>>4 == 6 {
+		etherType = packet.EtherIPv6
+	}
+	putHead(f, packet.MAC{2, 0, 0, 0, 9, 1}, packet.MAC{2, 0, 0, 0, 9, 0xfe}, etherType)
 	return append(f, ip...)
 }
 
@@ -171,7 +213,7 @@ func checksumAt(p *packet.Packet) int {
 		return 6
 	case packet.ProtoSCTP:
 		return 8
-	case packet.ProtoICMP:
+	case packet.ProtoICMP, packet.ProtoICMPv6:
 		return 2
 	}
 	return 0
@@ -191,6 +233,8 @@ func owe(p *packet.Packet, v *packet.Vnet) {
 			n = p.UDP().Len()
 		}
 		binary.BigEndian.PutUint16(b[at:], slowSum(pseudo(p, n)))
+	case packet.ProtoICMPv6:
+		binary.BigEndian.PutUint16(b[at:], slowSum(pseudo(p, len(b))))
 	case packet.ProtoICMP:
 		b[2], b[3] = 0, 0
 	}
