@@ -110,6 +110,10 @@ func (g *generator) chance(percent int) bool { return g.IntN(100) < percent }
 
 func pick[T any](g *generator, list []T) T { return list[g.IntN(len(list))] }
 
+// markedAddresses are how many addresses of the marked IPv6 network the machine has: its host answers for one that it hasn't in
+// the name of another, which uvs doesn't.
+const markedAddresses = 24
+
 // service makes up a service. Its port or mark is the sequence's own, lest the kernel give its servers the connections of an
 // earlier sequence's.
 func (g *generator) service(i int) *virtual {
@@ -129,7 +133,7 @@ func (g *generator) service(i int) *virtual {
 		for range 2 + g.IntN(10) {
 			address := fmt.Sprintf("198.%d.%d.%d", 18+g.IntN(2), g.IntN(256), 1+g.IntN(250))
 			if g.family == ipv6 {
-				address = fmt.Sprintf("[2001:db8:aaaa:%x::%x]", g.IntN(1<<16), 1+g.IntN(1<<16-1))
+				address = fmt.Sprintf("[2001:db8:aaaa::%d]", 1+g.IntN(markedAddresses))
 			}
 			v.addresses = append(v.addresses, fmt.Sprintf("%s:%d", address, pick(g, []int{80, 443})))
 		}

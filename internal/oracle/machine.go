@@ -210,7 +210,11 @@ ip neigh replace 10.1.0.250 lladdr 02:00:00:00:01:fa dev vec1 nud permanent
 ip route add 10.2.0.0/16 via 10.1.0.250
 for a in 1/64 100/128 101/128 102/128; do ip addr add 2001:db8:9::$a dev vec0 nodad; done
 ip addr add 2001:db8:1::1/64 dev vec1 nodad
-ip -6 route add local 2001:db8:aaaa::/48 dev lo table local
+n=1
+while [ $n -le 24 ]; do
+	ip addr add 2001:db8:aaaa::$n/128 dev vec0 nodad
+	n=$((n + 1))
+done
 ip neigh replace 2001:db8:9::fe lladdr 02:00:00:00:09:fe dev vec0 nud permanent
 ip -6 route add default via 2001:db8:9::fe dev vec0
 n=11
