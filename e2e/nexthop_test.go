@@ -150,7 +150,7 @@ var defaultRoute = netip.MustParsePrefix("0.0.0.0/0")
 
 // Clients behind a router, and the next hops to them, come from the host's routes.
 func TestClientsBehindARouter(t *testing.T) {
-	modes(t, func(t *testing.T, cfg rigConfig) {
+	methods(t, func(t *testing.T, cfg rigConfig) {
 		cfg.Routed, cfg.Clients = true, 3
 		r := newRig(t, cfg)
 		for _, c := range r.Clients {
