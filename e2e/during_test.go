@@ -2,7 +2,9 @@ package e2e
 
 import (
 	"context"
+	"errors"
 	"sync"
+	"syscall"
 	"time"
 
 	"uvs/lab"
@@ -12,6 +14,18 @@ import (
 // directions, and a connection that lives on. None of it may fail: TCP repeats what is lost meanwhile, however long that
 // takes it.
 func (r *rig) during(event func()) {
+	r.t.Helper()
+	r.keepOn(event, false)
+}
+
+// duringOutage is during for what leaves the servers without a way for a while: who asks just then is told so by ICMP, as
+// the kernel's IPVS would, which ends a connection that isn't open yet. Clients then try again.
+func (r *rig) duringOutage(event func()) {
+	r.t.Helper()
+	r.keepOn(event, true)
+}
+
+func (r *rig) keepOn(event func(), outage bool) {
 	r.t.Helper()
 	const patience = 40 * time.Second
 	long := r.hold(r.Clients[0])
@@ -31,6 +45,10 @@ func (r *rig) during(event func()) {
 				cancel()
 				if ctx.Err() != nil {
 					return
+				}
+				if outage && (errors.Is(err, syscall.EHOSTUNREACH) || errors.Is(err, syscall.ENETUNREACH)) {
+					time.Sleep(20 * time.Millisecond)
+					continue
 				}
 				if err != nil {
 					r.t.Errorf("%s, begun %v before it failed: %v", what, time.Since(start), err)

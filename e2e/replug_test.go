@@ -1,0 +1,115 @@
+package e2e
+
+import (
+	"fmt"
+	"net"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/vishvananda/netlink"
+
+	"uvs/lab"
+)
+
+// An interface of the director that goes down and comes up again under traffic, and one that disappears and returns, with
+// the same MAC address or another: uvsd goes on by itself, and what was under way goes on where TCP bears it.
+func TestInterfaceGoesAndReturnsUnderTraffic(t *testing.T) {
+	for _, mac := range []string{"virtual", "interface"} {
+		for _, what := range []string{"down", "same MAC", "another MAC"} {
+			t.Run(fmt.Sprintf("%s/%s", mac, what), func(t *testing.T) {
+				methods(t, func(t *testing.T, cfg rigConfig) {
+					cfg.IPForward, cfg.Args = true, []string{"--mac", mac}
+					r := newRig(t, cfg)
+					r.duringOutage(func() {
+						for i := range r.Directors[0].Legs {
+							away := r.unplug(i, what == "down")
+							time.Sleep(500 * time.Millisecond)
+							newMAC := r.Directors[0].Legs[i].MAC
+							if what == "another MAC" {
+								newMAC = net.HardwareAddr{2, 0, 0, 0, 78, byte(i)}
+							}
+							away.replug(newMAC)
+						}
+						eventually(t, "requests are answered again", func() (bool, any) {
+							_, err := lab.CountHTTP(shortly(t), r.client(), r.url()+"/", 4)
+							return err == nil, err
+						})
+					})
+					for i, leg := range r.Directors[0].Legs {
+						if got := r.macOf(leg.Name); (got == leg.MAC.String()) != (mac == "interface") {
+							t.Errorf("in mode %s interface %d with MAC %v has %s", mac, i, leg.MAC, got)
+						}
+					}
+					stop := r.captureDirector()
+					r.exercise()
+					if legs := stop(); !cfg.TUN {
+						r.checkHostSilent(legs)
+					}
+				})
+			})
+		}
+	}
+}
+
+// unplugged is a leg of the director that is away.
+type unplugged struct {
+	r      *rig
+	leg    *lab.Leg
+	index  int
+	down   bool // merely that
+	routes []netlink.Route
+}
+
+// unplug takes an interface of the director away, or only down.
+func (r *rig) unplug(i int, down bool) *unplugged {
+	r.t.Helper()
+	host := r.Directors[0]
+	u := &unplugged{r: r, leg: &host.Legs[i], down: down}
+	var err error
+	u.index, err = host.Index(u.leg.Name)
+	must(r.t, err)
+	all, err := host.Netlink().RouteList(nil, netlink.FAMILY_V4)
+	must(r.t, err)
+	for _, route := range all {
+		if route.LinkIndex == u.index && route.Gw != nil { // of the operator's; the segment's own comes with the address
+			u.routes = append(u.routes, route)
+		}
+	}
+	if down {
+		must(r.t, host.SetUp(u.leg.Name, false))
+	} else {
+		must(r.t, host.DeleteLink(u.leg.Name))
+	}
+	return u
+}
+
+// replug brings it back as the host's network configuration does: with its addresses and routes.
+func (u *unplugged) replug(mac net.HardwareAddr) {
+	r, host := u.r, u.r.Directors[0]
+	r.t.Helper()
+	index := u.index
+	if u.down {
+		must(r.t, host.SetUp(u.leg.Name, true))
+	} else {
+		must(r.t, r.AddVeth(lab.End{Namespace: r.Switch, Name: u.leg.Port, Bridge: u.leg.Bridge},
+			lab.End{Namespace: host.Namespace, Name: u.leg.Name, MAC: mac}, r.Config.MTU))
+		must(r.t, host.AddAddr(u.leg.Name, u.leg.Prefix))
+		var err error
+		index, err = host.Index(u.leg.Name)
+		must(r.t, err)
+	}
+	for _, route := range u.routes {
+		route.LinkIndex = index
+		must(r.t, host.Netlink().RouteReplace(&route))
+	}
+	// The host as it was before uvsd had another interface.
+	for i, line := range r.before {
+		line = strings.ReplaceAll(line, fmt.Sprintf("Ifindex: %d ", u.index), fmt.Sprintf("Ifindex: %d ", index))
+		line = strings.ReplaceAll(line, fmt.Sprintf(" on %d,", u.index), fmt.Sprintf(" on %d,", index))
+		r.before[i] = strings.ReplaceAll(line, u.leg.MAC.String(), mac.String())
+	}
+	slices.Sort(r.before)
+	u.leg.MAC = mac
+}
