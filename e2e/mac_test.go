@@ -5,6 +5,7 @@ import (
 	"net"
 	"slices"
 	"testing"
+	"time"
 
 	"uvs/lab"
 )
@@ -86,4 +87,38 @@ func (r *rig) expectOwner(addr fmt.Stringer, mac string) {
 		}
 		return seen == mac, seen
 	})
+}
+
+// A real server, or the router before it, that gets another MAC address under traffic. One that announces it is followed
+// at once, one that says nothing as soon as it misses the director's probes.
+func TestServerGetsAnotherMAC(t *testing.T) {
+	for _, announced := range []bool{true, false} {
+		t.Run(fmt.Sprintf("announced=%v", announced), func(t *testing.T) {
+			methods(t, func(t *testing.T, cfg rigConfig) {
+				r := newRig(t, cfg)
+				changed := slices.Clone(r.RealServers)
+				if cfg.TUN {
+					changed = append(changed, r.Router) // whom the director sends to
+				}
+				for _, h := range changed {
+					if announced {
+						must(t, h.Sysctl("net/ipv4/conf/all/arp_notify", "1"))
+					}
+				}
+				time.Sleep(1100 * time.Millisecond) // a host believes a new address not sooner than that after the old one
+				r.duringOutage(func() {
+					for i, h := range changed {
+						mac := net.HardwareAddr{2, 0, 0, 0, 79, byte(i)}
+						must(t, h.SetMAC("eth0", mac))
+						h.Legs[0].MAC = mac
+					}
+					eventually(t, "all servers answer", func() (bool, any) {
+						tally, err := lab.CountHTTP(within(t, 5*time.Second), r.client(), r.url()+"/", 4)
+						return err == nil && tally["rs1"] > 0 && tally["rs2"] > 0, err
+					})
+				})
+				r.exercise()
+			})
+		})
+	}
 }
