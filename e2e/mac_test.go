@@ -44,6 +44,7 @@ func TestDirectorsInterfaceGetsAnotherMAC(t *testing.T) {
 						}
 					}
 				})
+				r.awaitQuiet() // what is under way was seen before
 				stop := r.captureDirector()
 				r.exercise()
 				if !cfg.TUN { // whose packets are others outside than in

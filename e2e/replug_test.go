@@ -42,6 +42,7 @@ func TestInterfaceGoesAndReturnsUnderTraffic(t *testing.T) {
 							t.Errorf("in mode %s interface %d with MAC %v has %s", mac, i, leg.MAC, got)
 						}
 					}
+					r.awaitQuiet() // what is under way was seen before
 					stop := r.captureDirector()
 					r.exercise()
 					if legs := stop(); !cfg.TUN {
