@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"net/http"
 	"net/netip"
+	"slices"
 	"strings"
 	"testing"
 
@@ -71,9 +72,12 @@ func (r *rig) raise(cfg lab.Config) {
 		var directors []netip.Addr
 		for _, d := range r.Directors {
 			directors = append(directors, d.Addr())
+			if cfg.IPv6 {
+				directors = append(directors, d.Addr6())
+			}
 		}
 		for _, rs := range r.RealServers {
-			startDecapsulator(r.t, rs, directors, r.VIPs)
+			startDecapsulator(r.t, rs, directors, slices.Concat(r.VIPs, r.VIPs6))
 		}
 	case r.direct:
 		r.Topology = lab.DR(r.t, cfg)

@@ -36,10 +36,10 @@ type wire struct {
 }
 
 const (
-	tcpFIN, tcpSYN, tcpRST, tcpACK   = 1, 2, 4, 16
-	protoICMP, protoTCP, protoUDP    = 1, 6, 17
-	icmpEchoReply, icmpFragNeeded    = 0, 3<<8 | 4 // type and code
-	etherIPv4, etherARP, etherHeader = 0x0800, 0x0806, 14
+	tcpFIN, tcpSYN, tcpRST, tcpACK              = 1, 2, 4, 16
+	protoICMP, protoTCP, protoUDP               = 1, 6, 17
+	icmpEchoReply, icmpFragNeeded               = 0, 3<<8 | 4 // type and code
+	etherIPv4, etherARP, etherIPv6, etherHeader = 0x0800, 0x0806, 0x86dd, 14
 )
 
 // take takes a frame apart. Only what an honest stack sends is understood.
