@@ -47,6 +47,15 @@ type Packet struct {
 	FragmentAt int
 }
 
+// Event is what the packet says to the state of its connection: the flags of a TCP packet, SCTPEvent of an SCTP packet,
+// nothing of others.
+func (p *Packet) Event() uint8 {
+	if p.Proto == ProtoSCTP {
+		return SCTPEvent(p.L4Bytes())
+	}
+	return p.TCPFlags
+}
+
 // Is4 says that it is an IPv4 packet, not one of IPv6.
 func (p *Packet) Is4() bool { return p.Dst.Is4() }
 

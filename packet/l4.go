@@ -130,25 +130,6 @@ func PutUDP(b []byte, src, dst uint16, n int) {
 	b[6], b[7] = 0, 0
 }
 
-// SCTPLen is the length in bytes of the common header of SCTP.
-const SCTPLen = 12
-
-// SCTP is a view of SCTP's common header (RFC 9260 section 3.1). Its checksum is a CRC32c of the whole SCTP packet, no
-// pseudo-header, and alone in all of these headers lies with its low byte first.
-type SCTP [SCTPLen]byte
-
-// SrcPort is the source port.
-func (h *SCTP) SrcPort() uint16 { return binary.BigEndian.Uint16(h[0:2]) }
-
-// DstPort is the destination port.
-func (h *SCTP) DstPort() uint16 { return binary.BigEndian.Uint16(h[2:4]) }
-
-// Checksum is the checksum field as it stands.
-func (h *SCTP) Checksum() uint32 { return binary.LittleEndian.Uint32(h[8:12]) }
-
-// SetChecksum replaces the checksum field.
-func (h *SCTP) SetChecksum(c uint32) { binary.LittleEndian.PutUint32(h[8:12], c) }
-
 // ICMP types and codes (RFC 792).
 const (
 	ICMPEchoReply      = 0
