@@ -76,11 +76,11 @@ func (d *defence) chooses(r *rules, e *entry, tick uint32) bool {
 		}
 		return e.state() != TemplateAssured
 	}
-	if service.Proto(e.proto()) == service.TCP {
+	if p := service.Proto(e.proto()); p == service.TCP || p == service.SCTP {
 		switch e.state() {
-		case SynRecv, SynAck:
+		case SynRecv, SynAck, SCTPInit1, SCTPInit:
 			return true
-		case Established:
+		case Established, SCTPEstablished:
 		default:
 			return false
 		}

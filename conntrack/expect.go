@@ -9,7 +9,7 @@ import (
 // Expect makes the entry of a connection that is announced but not begun, such as FTP's data connections: in state LISTEN,
 // counted as inactive, no packet accounted. n.Flow.SrcPort is 0 if the client's port isn't known: then the first packet
 // of that client to n.Flow's destination, from whatever port, is the connection's (In finds it, with NoCPort among the
-// flags that once), unless it belongs to another already. n.Dir and n.TCPFlags don't matter. Inserted; Hit, if there is
+// flags that once), unless it belongs to another already. n.Dir and n.Event don't matter. Inserted; Hit, if there is
 // an entry, which waits anew if c shows it to lead to the same server and port; or Full.
 func (t *Table) Expect(n *NewConn, c *Conn) Outcome {
 	var k Key

@@ -27,8 +27,8 @@ type NewConn struct {
 	Template ID
 	// Dir is the first packet's direction: Out where the server opens the connection. Flow is the client's even so.
 	Dir Dir
-	// TCPFlags are the first packet's.
-	TCPFlags uint8
+	// Event is the first packet's (packet.Packet.Event).
+	Event uint8
 	// About says that the packet is not the connection's own but an ICMP error about it: the state stays None, for three
 	// seconds.
 	About bool
@@ -64,7 +64,7 @@ func (t *Table) Insert(n *NewConn, c *Conn) Outcome {
 	defer s.unlock()
 	if e != nil {
 		e.countPacket()
-		t.step(s, r, slot, e, t.server(e), In, n.TCPFlags, n.Now)
+		t.step(s, r, slot, e, t.server(e), In, n.Event, n.Now)
 		s.fill(c, slot, e, In, n.Now)
 		return Hit
 	}
@@ -83,7 +83,7 @@ func (t *Table) Insert(n *NewConn, c *Conn) Outcome {
 	if n.About {
 		e.setDeadline(tickOf(n.Now + int64(aboutLife)))
 	} else {
-		e.setDeadline(tick + r.ticks[t.transition(s, r, e, n.RS, n.Dir, n.TCPFlags)])
+		e.setDeadline(tick + r.ticks[t.transition(s, r, e, n.RS, n.Dir, n.Event)])
 		e.timeSetup(n.RS, n.Now)
 	}
 	t.enter(s, slot, e, &k, tick)

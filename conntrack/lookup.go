@@ -6,16 +6,16 @@ import (
 )
 
 // In does everything for a packet from the client under one lock: it finds the entry of f (client to VIP), judges it
-// (conn_reuse_mode, expire_nodest_conn), steps its state, re-arms its timer, counts the packet and fills c. tcpFlags is
-// ignored for other protocols. Miss, MissReused, MissNoServer, Hit or NoServer.
-func (t *Table) In(f *packet.Flow, tcpFlags uint8, now int64, c *Conn) Outcome {
+// (conn_reuse_mode, expire_nodest_conn), steps its state, re-arms its timer, counts the packet and fills c. event is the
+// packet's (packet.Packet.Event): TCP's flags or SCTP's deciding chunk. Miss, MissReused, MissNoServer, Hit or NoServer.
+func (t *Table) In(f *packet.Flow, event uint8, now int64, c *Conn) Outcome {
 	var k Key
 	t.Hash(f, In, &k)
-	return t.InHashed(&k, tcpFlags, now, c)
+	return t.InHashed(&k, event, now, c)
 }
 
 // InHashed is In for the key of a flow.
-func (t *Table) InHashed(k *Key, tcpFlags uint8, now int64, c *Conn) Outcome {
+func (t *Table) InHashed(k *Key, event uint8, now int64, c *Conn) Outcome {
 	if !k.known {
 		return Miss
 	}
@@ -35,11 +35,11 @@ func (t *Table) InHashed(k *Key, tcpFlags uint8, now int64, c *Conn) Outcome {
 		return Miss
 	}
 	rs := t.server(e)
-	o := judge(r, e, rs, tcpFlags)
+	o := judge(r, e, rs, event)
 	switch o {
 	case Hit:
 		e.countPacket()
-		t.step(s, r, slot, e, rs, In, tcpFlags, now)
+		t.step(s, r, slot, e, rs, In, event, now)
 		s.fill(c, slot, e, In, now)
 		if claimed {
 			c.Flags |= NoCPort
@@ -55,14 +55,14 @@ func (t *Table) InHashed(k *Key, tcpFlags uint8, now int64, c *Conn) Outcome {
 
 // judge says what becomes of a packet from the client that belongs to e (ip_vs_core.c, ip_vs_in_hook): Hit, NoServer, or
 // a miss, after which the entry must go.
-func judge(r *rules, e *entry, rs *service.RealServer, tcpFlags uint8) Outcome {
-	if tcpFlags&packet.TCPSyn != 0 && service.Proto(e.proto()) == service.TCP {
+func judge(r *rules, e *entry, rs *service.RealServer, event uint8) Outcome {
+	if opens(service.Proto(e.proto()), event) {
 		if r.ExpireNodestConn && rs != nil && rs.Weight() == 0 {
 			return MissReused
 		}
 		if r.ConnReuseMode != 0 && e.control() == 0 {
 			switch e.state() {
-			case TimeWait, Close:
+			case TimeWait, Close, SCTPClosed:
 				return MissReused
 			case FinWait:
 				if r.ConnReuseMode&2 != 0 && e.flags()&NoOutput != 0 {
@@ -80,17 +80,22 @@ func judge(r *rules, e *entry, rs *service.RealServer, tcpFlags uint8) Outcome {
 	return Hit
 }
 
+// opens says that a packet asks for a new connection: TCP's SYN, SCTP's INIT.
+func opens(proto service.Proto, event uint8) bool {
+	return proto == service.TCP && event&packet.TCPSyn != 0 || proto == service.SCTP && event == packet.SCTPInit
+}
+
 // Out does the same for a packet from a real server: f.Src is the server's address and port, f.Dst the client's. Only
 // connections whose answers pass the director (NAT, Local) are found. Miss or Hit: a removed server's answers still
 // belong to their connections.
-func (t *Table) Out(f *packet.Flow, tcpFlags uint8, now int64, c *Conn) Outcome {
+func (t *Table) Out(f *packet.Flow, event uint8, now int64, c *Conn) Outcome {
 	var k Key
 	t.Hash(f, Out, &k)
-	return t.OutHashed(&k, tcpFlags, now, c)
+	return t.OutHashed(&k, event, now, c)
 }
 
 // OutHashed is Out for the key of a flow.
-func (t *Table) OutHashed(k *Key, tcpFlags uint8, now int64, c *Conn) Outcome {
+func (t *Table) OutHashed(k *Key, event uint8, now int64, c *Conn) Outcome {
 	if !k.known {
 		return Miss
 	}
@@ -102,7 +107,7 @@ func (t *Table) OutHashed(k *Key, tcpFlags uint8, now int64, c *Conn) Outcome {
 		s.unlock()
 		return Miss
 	}
-	t.step(s, r, slot, e, t.server(e), Out, tcpFlags, now)
+	t.step(s, r, slot, e, t.server(e), Out, event, now)
 	s.fill(c, slot, e, Out, now)
 	s.unlock()
 	return Hit

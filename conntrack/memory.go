@@ -37,6 +37,8 @@ type pool struct {
 	free  [numKinds][]*slab // guarded by mu
 	left  [numKinds]atomic.Int32
 	total atomic.Int64 // bytes from alloc
+	// wide says that memory for IPv6 was ever wanted. A director without IPv6 holds none.
+	wide atomic.Bool
 
 	growing [numKinds]sync.Mutex // held across alloc, never together with mu or a shard's lock
 	failed  atomic.Uint32        // the tick of alloc's last failure, 0 for none
@@ -50,6 +52,9 @@ func (p *pool) take(k memoryKind) *slab {
 	defer p.mu.Unlock()
 	n := len(p.free[k])
 	if n == 0 {
+		if k == entry6Memory {
+			p.wide.Store(true)
+		}
 		return nil
 	}
 	s := p.free[k][n-1]
@@ -60,15 +65,15 @@ func (p *pool) take(k memoryKind) *slab {
 
 // low says that it is time for refill.
 func (p *pool) low() bool {
-	return p.left[entryMemory].Load() < lowSlabs || p.left[entry6Memory].Load() < lowSlabs ||
-		p.left[indexMemory].Load() < lowSlabs
+	return p.left[entryMemory].Load() < lowSlabs || p.left[indexMemory].Load() < lowSlabs ||
+		p.wide.Load() && p.left[entry6Memory].Load() < lowSlabs
 }
 
 // refill gets memory where it runs low. It may take as long as a system call, so no lock of a shard may be held. Unless
 // urgent, it leaves the work to a worker that is already at it.
 func (p *pool) refill(tick uint32, urgent bool) {
 	for k := range numKinds {
-		if p.left[k].Load() < lowSlabs {
+		if p.left[k].Load() < lowSlabs && (k != entry6Memory || p.wide.Load()) {
 			p.grow(k, tick, urgent)
 		}
 	}

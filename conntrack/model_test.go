@@ -54,6 +54,11 @@ func newModel() *model {
 			None: 2 * time.Second, Established: 15 * time.Minute, SynSent: 2 * time.Minute, SynRecv: time.Minute,
 			FinWait: 2 * time.Minute, TimeWait: 2 * time.Minute, Close: 10 * time.Second, CloseWait: time.Minute,
 			LastAck: 30 * time.Second, Listen: 2 * time.Minute, SynAck: 2 * time.Minute, UDPNormal: 5 * time.Minute,
+			SCTPInit1: 4 * time.Second, SCTPInit: 61 * time.Second, SCTPCookieSent: 61 * time.Second,
+			SCTPCookieReplied: 61 * time.Second, SCTPCookieWait: 61 * time.Second, SCTPCookie: 61 * time.Second,
+			SCTPCookieEchoed: 61 * time.Second, SCTPEstablished: 15 * time.Minute, SCTPShutdownSent: 61 * time.Second,
+			SCTPShutdownReceived: 61 * time.Second, SCTPShutdownAckSent: 61 * time.Second, SCTPRejected: 4 * time.Second,
+			SCTPClosed: 61 * time.Second,
 		},
 		usual:  readTable(usualTable),
 		secure: readTable(usualTable, secureRows),
@@ -73,7 +78,20 @@ func (m *model) lapse(now int64) {
 }
 
 func (m *model) step(c *modelConn, dir Dir, flags uint8, now int64) {
-	if c.flow.Proto == uint8(service.UDP) {
+	if c.flow.Proto == uint8(service.SCTP) {
+		column := fromClient
+		if dir == Out {
+			c.noOutput = false
+			column = fromServer
+		} else if c.noOutput {
+			column = clientOnly
+		}
+		old := c.state
+		c.state = sctpNext(column, flags, old) // the recordings know every cell
+		if c.state == SCTPEstablished && old != SCTPEstablished && c.template != nil {
+			c.template.assured = true
+		}
+	} else if c.flow.Proto == uint8(service.UDP) {
 		c.state = UDPNormal
 		if dir == Out && c.template != nil {
 			c.template.assured = true
@@ -111,7 +129,7 @@ func (m *model) step(c *modelConn, dir Dir, flags uint8, now int64) {
 }
 
 func (c *modelConn) active() bool {
-	return slices.Contains([]State{Established, SynSent, SynRecv, SynAck}, c.state)
+	return slices.Contains([]State{Established, SynSent, SynRecv, SynAck, SCTPEstablished}, c.state)
 }
 
 func (m *model) find(f packet.Flow, dir Dir) *modelConn {
@@ -139,12 +157,12 @@ func (m *model) in(f packet.Flow, flags uint8, now int64) (Outcome, *modelConn) 
 		m.dying = append(m.dying, c)
 		return o, nil
 	}
-	if f.Proto == uint8(service.TCP) && flags&packet.TCPSyn != 0 {
+	if f.Proto == uint8(service.TCP) && flags&packet.TCPSyn != 0 || f.Proto == uint8(service.SCTP) && flags == packet.SCTPInit {
 		if m.settings.ExpireNodestConn && c.rs.Weight() == 0 {
 			return gone(MissReused)
 		}
 		mode := m.settings.ConnReuseMode
-		if mode != 0 && c.template == nil && (c.state == TimeWait || c.state == Close) {
+		if mode != 0 && c.template == nil && (c.state == TimeWait || c.state == Close || c.state == SCTPClosed) {
 			return gone(MissReused)
 		}
 		if mode&2 != 0 && c.template == nil && c.state == FinWait && c.noOutput {
@@ -191,7 +209,7 @@ func (m *model) insert(n *NewConn) (Outcome, *modelConn) {
 		m.conns = slices.Insert(m.conns, 0, c)
 	}
 	c.packets++
-	m.step(c, In, n.TCPFlags, n.Now)
+	m.step(c, In, n.Event, n.Now)
 	return o, c
 }
 

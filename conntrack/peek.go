@@ -3,7 +3,7 @@ package conntrack
 import "uvs/packet"
 
 // Peek says what In would do with a packet from the client, without doing it; c is filled where there is an entry.
-func (t *Table) Peek(f *packet.Flow, tcpFlags uint8, now int64, c *Conn) Outcome {
+func (t *Table) Peek(f *packet.Flow, event uint8, now int64, c *Conn) Outcome {
 	var k Key
 	if t.Hash(f, In, &k); !k.known {
 		return Miss
@@ -16,7 +16,7 @@ func (t *Table) Peek(f *packet.Flow, tcpFlags uint8, now int64, c *Conn) Outcome
 		return Miss
 	}
 	s.fill(c, slot, e, In, now)
-	return judge(t.rules.Load(), e, t.server(e), tcpFlags)
+	return judge(t.rules.Load(), e, t.server(e), event)
 }
 
 // PeekTemplate says what FindTemplateData would, and puts no template aside.

@@ -99,9 +99,9 @@ func TestSetupsAreTimedOnlyOnRequest(t *testing.T) {
 	for n, rs := range []*service.RealServer{asking, other} {
 		for i, make := range []func(n *NewConn){
 			func(*NewConn) {},
-			func(n *NewConn) { n.Dir = Out },                // FTP's active data connection
-			func(n *NewConn) { n.TCPFlags = packet.TCPAck }, // sloppy_tcp
-			func(n *NewConn) { n.About = true },             // an ICMP error's
+			func(n *NewConn) { n.Dir = Out },             // FTP's active data connection
+			func(n *NewConn) { n.Event = packet.TCPAck }, // sloppy_tcp
+			func(n *NewConn) { n.About = true },          // an ICMP error's
 			func(n *NewConn) { n.Flow.Proto = uint8(service.UDP) },
 			func(n *NewConn) { n.Flow.Proto, n.Flags = uint8(service.UDP), OnePacket },
 		} {

@@ -8,25 +8,40 @@ import (
 )
 
 // State is where a connection stands in its protocol. TCP's are the kernel's numbers (ip_vs.h, IP_VS_TCP_S_*); those of
-// other protocols follow.
+// other protocols follow, SCTP's in the kernel's order too.
 type State uint8
 
 // The states.
 const (
-	None            State = iota // before the first packet
-	Established                  // both ways open
-	SynSent                      // the server opened
-	SynRecv                      // the client opened
-	FinWait                      // the server closed, or the client where the server isn't seen
-	TimeWait                     // both closed
-	Close                        // reset
-	CloseWait                    // the client closed
-	LastAck                      // the client closed first and acknowledged
-	Listen                       // the kernel's table has it, no packet leads to it
-	SynAck                       // secure_tcp: the server answered, the handshake isn't believed yet
-	UDPNormal                    // UDP has this state alone
-	TemplateNone                 // a template none of whose connections was established
-	TemplateAssured              // a template one of whose connections was
+	None        State = iota // before the first packet
+	Established              // both ways open
+	SynSent                  // the server opened
+	SynRecv                  // the client opened
+	FinWait                  // the server closed, or the client where the server isn't seen
+	TimeWait                 // both closed
+	Close                    // reset
+	CloseWait                // the client closed
+	LastAck                  // the client closed first and acknowledged
+	Listen                   // the kernel's table has it, no packet leads to it
+	SynAck                   // secure_tcp: the server answered, the handshake isn't believed yet
+	UDPNormal                // UDP has this state alone
+
+	SCTPInit1            // the client's INIT
+	SCTPInit             // more from the client, without an answer
+	SCTPCookieSent       // the server's INIT ACK
+	SCTPCookieReplied    // the client's COOKIE ECHO
+	SCTPCookieWait       // the server opens, or the client answers what nobody saw
+	SCTPCookie           // INIT ACK from the client
+	SCTPCookieEchoed     // COOKIE ECHO from the server
+	SCTPEstablished      // both ways open
+	SCTPShutdownSent     // the server's SHUTDOWN
+	SCTPShutdownReceived // the client's SHUTDOWN
+	SCTPShutdownAckSent  // the server's SHUTDOWN ACK
+	SCTPRejected         // the server's ABORT of an INIT
+	SCTPClosed           // closed or aborted
+
+	TemplateNone    // a template none of whose connections was established
+	TemplateAssured // a template one of whose connections was
 	NumStates
 )
 
@@ -34,7 +49,10 @@ const numTCPStates = int(SynAck) + 1
 
 var stateNames = [NumStates]string{
 	"NONE", "ESTABLISHED", "SYN_SENT", "SYN_RECV", "FIN_WAIT", "TIME_WAIT", "CLOSE", "CLOSE_WAIT", "LAST_ACK", "LISTEN",
-	"SYNACK", "UDP", "NONE", "ASSURED",
+	"SYNACK", "UDP",
+	"INIT1", "INIT", "C-SENT", "C-REPLIED", "C-WAIT", "COOKIE", "C-ECHOED", "ESTABLISHED", "S-SENT", "S-RECEIVED",
+	"S-ACK-SENT", "REJECTED", "CLOSED",
+	"NONE", "ASSURED",
 }
 
 // String is the name in /proc/net/ip_vs_conn and ipvsadm -Lc.
@@ -46,12 +64,12 @@ func (s State) String() string {
 }
 
 // active says that a connection in this state counts as active at its server (ip_vs_proto_tcp.c,
-// tcp_state_active_table). UDP never does.
+// tcp_state_active_table; ip_vs_proto_sctp.c, set_sctp_state). UDP never does.
 func (s State) active() bool {
-	return s == Established || s == SynSent || s == SynRecv || s == SynAck
+	return s == Established || s == SynSent || s == SynRecv || s == SynAck || s == SCTPEstablished
 }
 
-// stateTimeouts are the kernel's (ip_vs_proto_tcp.c, tcp_timeouts), but for those that Timeouts has.
+// stateTimeouts are the kernel's (ip_vs_proto_tcp.c, tcp_timeouts, and SCTP's), but for those that Timeouts has.
 var stateTimeouts = [NumStates]time.Duration{
 	None:      2 * time.Second,
 	SynSent:   2 * time.Minute,
@@ -62,6 +80,20 @@ var stateTimeouts = [NumStates]time.Duration{
 	LastAck:   30 * time.Second,
 	Listen:    2 * time.Minute,
 	SynAck:    2 * time.Minute,
+
+	SCTPInit1:            sctpFirst,
+	SCTPInit:             sctpUsual,
+	SCTPCookieSent:       sctpUsual,
+	SCTPCookieReplied:    sctpUsual,
+	SCTPCookieWait:       sctpUsual,
+	SCTPCookie:           sctpUsual,
+	SCTPCookieEchoed:     sctpUsual,
+	SCTPEstablished:      sctpSteady,
+	SCTPShutdownSent:     sctpUsual,
+	SCTPShutdownReceived: sctpUsual,
+	SCTPShutdownAckSent:  sctpUsual,
+	SCTPRejected:         sctpFirst,
+	SCTPClosed:           sctpUsual,
 }
 
 // tcpEvent is what a segment's flags say to the state table. RST goes before SYN, SYN before FIN, FIN before ACK.
@@ -165,26 +197,35 @@ var secureTCPStates = tcpTable{
 	},
 }
 
+// column is that of a packet in the state tables. One from the server shows that the director sees the server after all.
+func (e *entry) column(dir Dir) int {
+	f := e.flags()
+	switch {
+	case dir == Out:
+		if f&NoOutput != 0 {
+			e.setFlags(f &^ NoOutput)
+		}
+		return fromServer
+	case f&NoOutput != 0:
+		return clientOnly
+	}
+	return fromClient
+}
+
 // transition steps the state of e by a packet and returns the new one. s is locked.
-func (t *Table) transition(s *shard, r *rules, e *entry, rs *service.RealServer, dir Dir, tcpFlags uint8) State {
+func (t *Table) transition(s *shard, r *rules, e *entry, rs *service.RealServer, dir Dir, event uint8) State {
 	state, assure := e.state(), false
 	next := state
 	switch service.Proto(e.proto()) {
 	case service.TCP:
-		column := fromClient
-		if f := e.flags(); dir == Out {
-			column = fromServer
-			if f&NoOutput != 0 {
-				e.setFlags(f &^ NoOutput)
-			}
-		} else if f&NoOutput != 0 {
-			column = clientOnly
-		}
-		next = r.tcp[column][tcpEvents[tcpFlags&31]][state]
+		next = r.tcp[e.column(dir)][tcpEvents[event&31]][state]
 		assure = next == Established && state != Established
 	case service.UDP:
 		next = UDPNormal
 		assure = dir == Out
+	case service.SCTP:
+		next = sctpNext(e.column(dir), event, state)
+		assure = next == SCTPEstablished && state != SCTPEstablished
 	}
 	if next != state {
 		s.setState(e, next, rs)
@@ -197,10 +238,10 @@ func (t *Table) transition(s *shard, r *rules, e *entry, rs *service.RealServer,
 }
 
 // step steps the state of e by a packet and starts its timer anew. s is locked.
-func (t *Table) step(s *shard, r *rules, slot uint32, e *entry, rs *service.RealServer, dir Dir, tcpFlags uint8, now int64) {
-	state, tick := t.transition(s, r, e, rs, dir, tcpFlags), tickOf(now)
+func (t *Table) step(s *shard, r *rules, slot uint32, e *entry, rs *service.RealServer, dir Dir, event uint8, now int64) {
+	state, tick := t.transition(s, r, e, rs, dir, event), tickOf(now)
 	if e.life()&lifeTimed != 0 {
-		e.stepSetup(rs, dir, tcpFlags, now)
+		e.stepSetup(rs, dir, event, now)
 	}
 	s.arm(slot, e, tick+r.ticks[state], tick)
 }

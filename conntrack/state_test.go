@@ -123,7 +123,8 @@ func TestEventPrecedence(t *testing.T) {
 func TestStateNames(t *testing.T) {
 	want := []string{
 		"NONE", "ESTABLISHED", "SYN_SENT", "SYN_RECV", "FIN_WAIT", "TIME_WAIT", "CLOSE", "CLOSE_WAIT", "LAST_ACK",
-		"LISTEN", "SYNACK", "UDP", "NONE", "ASSURED", "ERR!",
+		"LISTEN", "SYNACK", "UDP", "INIT1", "INIT", "C-SENT", "C-REPLIED", "C-WAIT", "COOKIE", "C-ECHOED", "ESTABLISHED",
+		"S-SENT", "S-RECEIVED", "S-ACK-SENT", "REJECTED", "CLOSED", "NONE", "ASSURED", "ERR!",
 	}
 	for i, name := range want {
 		if got := State(i).String(); got != name {

@@ -107,7 +107,7 @@ func New(c Config) (*Table, error) {
 	}
 	t.pool.alloc = c.Alloc
 	t.rules.Store(newRules(DefaultSettings(), DefaultTimeouts()))
-	for k := range numKinds {
+	for _, k := range [...]memoryKind{entryMemory, indexMemory} {
 		if err := t.pool.chunk(k); err != nil {
 			return nil, err
 		}

@@ -60,7 +60,7 @@ func TestFullTableRefuses(t *testing.T) {
 }
 
 func TestOutOfMemoryIsNoDisaster(t *testing.T) {
-	calls, limit := 0, 5 // one of them for IPv6
+	calls, limit := 0, 4
 	w := newWorld(t, Config{Alloc: func(n int) ([]byte, error) {
 		if calls++; calls > limit {
 			return nil, errors.New("no more")
@@ -123,7 +123,7 @@ func TestBypassHasNoServer(t *testing.T) {
 	w := newWorld(t, Config{})
 	f := flow(service.TCP, "192.0.2.1:1000", "198.51.100.1:80")
 	var c Conn
-	n := &NewConn{Flow: f, Server: f.Dst, ServerPort: 80, Method: service.Bypass, TCPFlags: packet.TCPSyn, Mark: 3, Now: w.now}
+	n := &NewConn{Flow: f, Server: f.Dst, ServerPort: 80, Method: service.Bypass, Event: packet.TCPSyn, Mark: 3, Now: w.now}
 	if o := w.Insert(n, &c); o != Inserted || c.RS != service.NoServer || c.Mark != 3 {
 		t.Errorf("Insert = %v %+v", o, c)
 	}

@@ -50,7 +50,7 @@ func newTwins(t testing.TB, input []byte) *twins {
 	for client := range 2 {
 		for port := range 1 + client {
 			for vip := range 3 {
-				for _, proto := range []service.Proto{service.TCP, service.UDP} {
+				for _, proto := range []service.Proto{service.TCP, service.UDP, service.SCTP} {
 					tw.flows = append(tw.flows,
 						flow(proto, fmt.Sprintf("192.0.2.%d:%d", client, 1000+port),
 							[]string{"10.9.0.100:80", "10.9.0.101:80", "10.9.0.100:81"}[vip]),
@@ -143,7 +143,14 @@ func (tw *twins) operation() {
 	}
 }
 
-func (tw *twins) flags() uint8 {
+// event is what a packet of f says: TCP's flags or SCTP's chunk.
+func (tw *twins) event(f packet.Flow) uint8 {
+	if f.Proto == packet.ProtoSCTP {
+		return []uint8{
+			packet.SCTPData, packet.SCTPInit, packet.SCTPInitAck, packet.SCTPCookieEcho, packet.SCTPCookieAck, packet.SCTPAbort,
+			packet.SCTPShutdown, packet.SCTPShutdownAck, packet.SCTPNoChunk,
+		}[tw.pick(9)]
+	}
 	return []uint8{
 		packet.TCPSyn, packet.TCPAck, packet.TCPAck | packet.TCPPsh, packet.TCPSyn | packet.TCPAck,
 		packet.TCPFin | packet.TCPAck, packet.TCPRst, packet.TCPRst | packet.TCPAck, 0, packet.TCPFin,
@@ -151,14 +158,19 @@ func (tw *twins) flags() uint8 {
 }
 
 func (tw *twins) packetIn() {
-	f, flags := tw.flow(), tw.flags()
+	f := tw.flow()
+	flags := tw.event(f)
 	tw.note("in %v flags %#x", f, flags)
 	var c Conn
 	got := tw.In(&f, flags, tw.now, &c)
 	want, mc := tw.m.in(f, flags, tw.now)
 	tw.compare(got, &c, want, mc)
 	if want.Missed() {
-		tw.insert(f, []uint8{flags, packet.TCPSyn, packet.TCPSyn, packet.TCPAck}[tw.pick(4)], tw.serverFor(f), 0)
+		first := []uint8{flags, packet.TCPSyn, packet.TCPSyn, packet.TCPAck}[tw.pick(4)]
+		if f.Proto == packet.ProtoSCTP {
+			first = packet.SCTPInit
+		}
+		tw.insert(f, first, tw.serverFor(f), 0)
 	}
 }
 
@@ -179,7 +191,8 @@ func (tw *twins) insertTwice() {
 }
 
 func (tw *twins) packetOut() {
-	f, flags := tw.answer(), tw.flags()
+	f := tw.answer()
+	flags := tw.event(f)
 	tw.note("out %v flags %#x", f, flags)
 	var c Conn
 	got := tw.Out(&f, flags, tw.now, &c)

@@ -59,7 +59,7 @@ func (w *world) open(f packet.Flow, rs *service.RealServer, c *Conn) Outcome {
 
 func newConn(f packet.Flow, rs *service.RealServer, tcpFlags uint8, now int64) *NewConn {
 	return &NewConn{
-		Flow: f, Server: rs.IP, ServerPort: rs.Addr.Port(), Method: rs.Method(), RS: rs, TCPFlags: tcpFlags, Now: now,
+		Flow: f, Server: rs.IP, ServerPort: rs.Addr.Port(), Method: rs.Method(), RS: rs, Event: tcpFlags, Now: now,
 	}
 }
 

@@ -51,9 +51,13 @@ func (d *Director) question(r *api.ExplainRequest) (*dataplane.Question, error) 
 		headers = packet.IPv6Len
 	}
 	headers += packet.UDPLen
-	if r.Protocol == api.TCP {
+	switch r.Protocol {
+	case api.TCP:
 		headers += packet.TCPLen - packet.UDPLen
-		q.TCPFlags = tcpFlags(r.Flags)
+		q.Event = tcpFlags(r.Flags)
+	case api.SCTP:
+		headers += packet.SCTPLen + initChunkLen - packet.UDPLen
+		q.Event = packet.SCTPInit
 	}
 	if q.Len == 0 {
 		q.Len = headers
@@ -61,6 +65,9 @@ func (d *Director) question(r *api.ExplainRequest) (*dataplane.Question, error) 
 	q.Uncut = r.Protocol == api.TCP || !q.Flow.Dst.Is4() // hosts set DF on TCP
 	return q, nil
 }
+
+// initChunkLen is the length in bytes of an INIT chunk without parameters (RFC 9260 section 3.3.2).
+const initChunkLen = 20
 
 // tcpFlags reads flags by their letters; none is a SYN.
 func tcpFlags(letters string) (flags uint8) {

@@ -16,8 +16,8 @@ type Question struct {
 	Port int
 	// Mark is its firewall mark; 0 leaves that to the rules.
 	Mark uint32
-	// TCPFlags are a TCP packet's flags.
-	TCPFlags uint8
+	// Event is what the packet says to its connection's state: TCP's flags, or its one chunk's type of SCTP.
+	Event uint8
 	// TTL is its time to live or hop limit on arrival.
 	TTL uint8
 	// Len is the length of the IP packet in bytes, and Uncut says that it must not be fragmented.
@@ -88,7 +88,7 @@ func (x *explainer) explain() {
 		x.Verdict = x.stray()
 		return
 	}
-	x.Known = x.plane.cfg.Conns.Peek(f, x.q.TCPFlags, x.now, &x.Conn)
+	x.Known = x.plane.cfg.Conns.Peek(f, x.q.Event, x.now, &x.Conn)
 	switch x.Known {
 	case conntrack.Hit:
 		x.Service = x.serviceOf(&x.Conn)
@@ -131,7 +131,7 @@ func (x *explainer) stray() Verdict {
 // refuse is path.refuse.
 func (x *explainer) refuse() Verdict {
 	switch {
-	case x.q.Flow.Proto == packet.ProtoTCP && x.q.TCPFlags&packet.TCPRst != 0:
+	case x.q.Flow.Proto == packet.ProtoTCP && x.q.Event&packet.TCPRst != 0:
 		return DropNoConn
 	case x.q.Flow.Proto == packet.ProtoTCP:
 		return AnsweredReset
@@ -146,7 +146,7 @@ func (x *explainer) open() {
 	case x.table.IsVIP(f.Src):
 		x.Verdict = DropAddress
 		return
-	case !mayOpen(f.Proto, x.q.TCPFlags, &x.table.Settings), f.SrcPort == ftpDataPort:
+	case !mayOpen(f.Proto, x.q.Event, &x.table.Settings), f.SrcPort == ftpDataPort:
 		x.Verdict = x.refuse()
 		return
 	case vs.Mark == 0 && !vs.Persistent() && f.DstPort != vs.Addr.Port():

@@ -26,16 +26,34 @@ func (w *path) open(q *port, f *link.Frame, vs *service.VirtualService, mark uin
 	if w.owns(q, p.Src) {
 		return DropAddress // nobody else sends from it: the kernel's martian source
 	}
-	if !mayOpen(p.Proto, p.TCPFlags, &w.table.Settings) {
+	switch said := says(p); {
+	case p.Proto == packet.ProtoSCTP && said == packet.SCTPNoChunk:
+		return DropNoConn // the kernel hands every other one to the host's stack, but not this
+	case !mayOpen(p.Proto, said, &w.table.Settings):
 		return w.refuse(q, f)
 	}
 	w.opening = opening{flow: p.Flow, mark: mark}
 	return w.schedule(q, f, vs)
 }
 
-// mayOpen says that a packet may open a connection: of TCP a SYN, or anything but a RST with sloppy_tcp.
-func mayOpen(proto, tcpFlags uint8, s *service.Settings) bool {
-	return proto != packet.ProtoTCP || tcpFlags&packet.TCPRst == 0 && (tcpFlags&packet.TCPSyn != 0 || s.SloppyTCP)
+// says is what mayOpen asks of a packet: TCP's flags or SCTP's first chunk.
+func says(p *packet.Packet) uint8 {
+	if p.Proto == packet.ProtoSCTP {
+		return packet.SCTPFirst(p.L4Bytes())
+	}
+	return p.TCPFlags
+}
+
+// mayOpen says that a packet may open a connection: of TCP a SYN, or anything but a RST with sloppy_tcp; of SCTP an INIT, or
+// anything but an ABORT with sloppy_sctp.
+func mayOpen(proto, says uint8, s *service.Settings) bool {
+	switch proto {
+	case packet.ProtoTCP:
+		return says&packet.TCPRst == 0 && (says&packet.TCPSyn != 0 || s.SloppyTCP)
+	case packet.ProtoSCTP:
+		return says == packet.SCTPInit || s.SloppySCTP && says != packet.SCTPAbort && says != packet.SCTPNoChunk
+	}
+	return true
 }
 
 // schedule picks a real server for what w.opening says.
@@ -78,7 +96,7 @@ func (w *path) connect(q *port, f *link.Frame, vs *service.VirtualService, rs *s
 	o, n := &w.opening, &w.create
 	*n = conntrack.NewConn{
 		Flow: o.flow, Server: rs.IP, ServerPort: serverPort, Method: rs.Method(), Service: vs.Index, RS: rs, Mark: o.mark,
-		Template: template, TCPFlags: w.pkt.TCPFlags, About: o.about, Now: w.now,
+		Template: template, Event: w.pkt.Event(), About: o.about, Now: w.now,
 	}
 	if vs.OnePacket && o.flow.Proto == packet.ProtoUDP {
 		n.Flags |= conntrack.OnePacket
@@ -196,7 +214,7 @@ func (w *path) bypass(q *port, f *link.Frame, vs *service.VirtualService) Verdic
 	o := &w.opening
 	w.create = conntrack.NewConn{
 		Flow: o.flow, Server: o.flow.Dst, ServerPort: o.flow.DstPort, Method: service.Bypass, Service: vs.Index, Mark: o.mark,
-		TCPFlags: w.pkt.TCPFlags, Now: w.now,
+		Event: w.pkt.Event(), Now: w.now,
 	}
 	return w.insert(q, f, vs, nil)
 }

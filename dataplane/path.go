@@ -168,7 +168,7 @@ func (w *path) ip(q *port, f *link.Frame, k *conntrack.Key) Verdict {
 		}
 		conns.Hash(&p.Flow, conntrack.In, k)
 	}
-	switch conns.InHashed(k, p.TCPFlags, w.now, &w.conn) {
+	switch conns.InHashed(k, p.Event(), w.now, &w.conn) {
 	case conntrack.Hit:
 		if c := &w.conn; c.Flags&conntrack.NoCPort != 0 {
 			w.plane.ftp.Claimed(uint64(c.ID), c.Client, c.Virtual, c.VirtualPort)
@@ -203,7 +203,7 @@ func (w *path) fromServer(q *port, f *link.Frame, k *conntrack.Key) (v Verdict, 
 		}
 		return w.answerTimeExceeded(q, p, w.ownAddr(q, c.Virtual)), true
 	}
-	if conns.OutHashed(k, p.TCPFlags, w.now, c) != conntrack.Hit {
+	if conns.OutHashed(k, p.Event(), w.now, c) != conntrack.Hit {
 		return verdictNone, false
 	}
 	return w.toClient(q, f, p, c), true

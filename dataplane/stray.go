@@ -119,7 +119,7 @@ func (w *path) masquerade(q *port, f *link.Frame) Verdict {
 			n := &w.create
 			*n = conntrack.NewConn{
 				Flow: inbound, Server: p.Src, ServerPort: p.SrcPort, Method: service.Masq, Service: service.NoServer,
-				Dir: conntrack.Out, TCPFlags: p.TCPFlags, Now: w.now,
+				Dir: conntrack.Out, Event: p.Event(), Now: w.now,
 			}
 			switch conns.Insert(n, c) {
 			case conntrack.Full:

@@ -120,7 +120,7 @@ func (d *Director) Explain(frame []byte) (x dataplane.Explanation, ok bool) {
 		return x, false
 	}
 	return d.plane.Explain(&dataplane.Question{
-		Flow: p.Flow, TCPFlags: p.TCPFlags, TTL: p.TTL, Len: p.IPLen(), Uncut: !p.MayFragment(), Payload: p.Frame[p.Payload:],
+		Flow: p.Flow, Event: p.Event(), TTL: p.TTL, Len: p.IPLen(), Uncut: !p.MayFragment(), Payload: p.Frame[p.Payload:],
 	}, d.now), true
 }
 
