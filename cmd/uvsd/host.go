@@ -178,6 +178,13 @@ func (d *daemon) checkAddresses(ctx context.Context) error {
 
 // conflict keeps for the status that another station answers for an address of ours.
 func (d *daemon) conflict(port int, a netip.Addr, station packet.MAC) {
+	if !a.Is4() {
+		d.warn(guard.Finding{
+			What:   fmt.Sprintf("%v answers neighbour discovery on %s for %v, which is uvsd's: clients may go there", station, d.ports[port].name, a),
+			Remedy: "remove the address there; a real server has it on lo, with the prefix length 128: ip addr add " + a.String() + "/128 dev lo",
+		})
+		return
+	}
 	d.warn(guard.Finding{
 		What:   fmt.Sprintf("%v answers ARP on %s for %v, which is uvsd's: clients may go there", station, d.ports[port].name, a),
 		Remedy: "remove the address there; on a real server: sysctl -w net.ipv4.conf.all.arp_ignore=1 net.ipv4.conf.all.arp_announce=2",

@@ -66,7 +66,7 @@ func parseOptions(args []string, out io.Writer) (*options, error) {
 		o.mac, err = guard.ParseMode(s)
 		return err
 	})
-	fs.Func("gateway", "own `ADDRESS/PREFIX@INTERFACE` as the gateway of NAT's real servers there; may be repeated", func(s string) error {
+	fs.Func("gateway", "own `ADDRESS/PREFIX@INTERFACE` as the gateway of NAT's real servers there, of IPv4 or IPv6; may be repeated", func(s string) error {
 		g, err := parseGateway(s)
 		o.gateways = append(o.gateways, g)
 		return err
@@ -93,7 +93,7 @@ func parseOptions(args []string, out io.Writer) (*options, error) {
 	fs.StringVar(&o.table, "table", "/dev/shm/uvs", "reserved: `path` of the connection table that outlives the process")
 	fs.StringVar(&o.config, "config", "/etc/uvs/uvs.yaml", "reserved: `path` of the configuration file")
 	fs.StringVar(&o.logLevel, "log-level", "info", "debug, info, warn or error")
-	fs.DurationVar(&o.announce, "announce-interval", 30*time.Second, "time between gratuitous ARP announcements of each address; negative for none but the first")
+	fs.DurationVar(&o.announce, "announce-interval", 30*time.Second, "time between announcements of each address, by gratuitous ARP or neighbour advertisement; negative for none but the first")
 	fs.IntVar(&o.maxConnections, "max-connections", 0, "most connections held at once; 0 for what half of the machine's memory holds")
 	fs.BoolVar(&o.ignoreChecks, "ignore-checks", false, "start although the host check found what breaks service")
 	fs.BoolVar(&o.version, "version", false, "print the version and exit")
@@ -112,7 +112,7 @@ func parseOptions(args []string, out io.Writer) (*options, error) {
 func parseGateway(s string) (gateway, error) {
 	prefix, iface, ok := strings.Cut(s, "@")
 	if !ok || iface == "" {
-		return gateway{}, errors.New("must be ADDRESS/PREFIX@INTERFACE, such as 10.0.0.1/24@eth1")
+		return gateway{}, errors.New("must be ADDRESS/PREFIX@INTERFACE, such as 10.0.0.1/24@eth1 or fd00:1::1/64@eth1")
 	}
 	p, err := netip.ParsePrefix(prefix)
 	if err != nil {
@@ -151,10 +151,7 @@ func (o *options) check(rest []string) error {
 		if !seen[g.iface] {
 			return fmt.Errorf("--gateway %v@%s: uvsd is not attached to %s; add it to --interface", g.prefix, g.iface, g.iface)
 		}
-		if !g.prefix.Addr().Is4() {
-			return fmt.Errorf("--gateway %v@%s: only IPv4 gateways can be owned so far", g.prefix, g.iface)
-		}
-		if g.prefix.Masked().Addr() == g.prefix.Addr() && g.prefix.Bits() < 31 {
+		if g.prefix.Masked().Addr() == g.prefix.Addr() && g.prefix.Bits() < g.prefix.Addr().BitLen()-1 {
 			return fmt.Errorf("--gateway %v@%s: that is the segment's own address, not a host's", g.prefix, g.iface)
 		}
 	}

@@ -123,7 +123,7 @@ func New(cfg Config) (_ *Guard, err error) {
 	if g.news, err = openNews(); err != nil {
 		return nil, err
 	}
-	g.nft = openNFT(g.name, func() ([]netlink.Addr, error) { return g.nl.AddrList(nil, unix.AF_INET) })
+	g.nft = openNFT(g.name, func() ([]netlink.Addr, error) { return g.nl.AddrList(nil, netlink.FAMILY_ALL) })
 	for _, in := range cfg.Interfaces {
 		if in.Mode == Auto {
 			return nil, fmt.Errorf("guard %s: no mode chosen", in.Name)
@@ -242,7 +242,7 @@ func (g *Guard) rules(d Desired) ruleset {
 			c.name += fmt.Sprintf("-%d", len(r.chains))
 		}
 		for _, gw := range d.Gateways {
-			if gw.Iface == in.Name && gw.All && gw.Prefix.Addr().Is4() {
+			if gw.Iface == in.Name && gw.All {
 				c.inner = append(c.inner, gw.Prefix.Masked())
 			}
 		}

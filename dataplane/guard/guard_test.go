@@ -240,7 +240,7 @@ func TestUpdateChangesNothingWhereNothingChanged(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if n := len(have.sets[setAnswers]); n != 4000 {
+	if n := len(have.sets[family4.sets.answers]); n != 4000 {
 		t.Errorf("%d elements installed, want 4000", n)
 	}
 	var changes atomic.Int32

@@ -113,7 +113,12 @@ func (tp *tap) send(to packet.MAC, l ...gopacket.SerializableLayer) {
 	if err := gopacket.SerializeLayers(buf, opt, append([]gopacket.SerializableLayer{eth}, l...)...); err != nil {
 		tp.t.Fatal(err)
 	}
-	if _, err := tp.conn.WriteTo(buf.Bytes(), &mdpacket.Addr{HardwareAddr: to[:]}); err != nil {
+	tp.write(to, buf.Bytes())
+}
+
+func (tp *tap) write(to packet.MAC, frame []byte) {
+	tp.t.Helper()
+	if _, err := tp.conn.WriteTo(frame, &mdpacket.Addr{HardwareAddr: to[:]}); err != nil {
 		tp.t.Fatal(err)
 	}
 }
@@ -222,13 +227,13 @@ func (h *host) reach(from, to string) {
 	h.t.Helper()
 	var l net.Listener
 	h.director.in(func() (err error) {
-		l, err = net.Listen("tcp4", to)
+		l, err = net.Listen("tcp", to)
 		return err
 	})
 	defer l.Close()
 	h.server.in(func() error {
 		dialer := net.Dialer{Timeout: 2 * time.Second, LocalAddr: net.TCPAddrFromAddrPort(netip.MustParseAddrPort(from)), Control: reuse}
-		c, err := dialer.Dial("tcp4", to)
+		c, err := dialer.Dial("tcp", to)
 		if err != nil {
 			h.t.Errorf("the server cannot talk to the host itself: %v", err)
 			return nil

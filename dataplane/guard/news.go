@@ -24,7 +24,7 @@ func openNews() (*news, error) {
 	if n.wake, err = unix.Eventfd(0, unix.EFD_CLOEXEC|unix.EFD_NONBLOCK); err != nil {
 		return nil, fmt.Errorf("eventfd: %w", err)
 	}
-	route := uint32(1<<(unix.RTNLGRP_LINK-1) | 1<<(unix.RTNLGRP_IPV4_IFADDR-1))
+	route := uint32(1<<(unix.RTNLGRP_LINK-1) | 1<<(unix.RTNLGRP_IPV4_IFADDR-1) | 1<<(unix.RTNLGRP_IPV6_IFADDR-1))
 	if err := n.subscribe(unix.NETLINK_ROUTE, route); err != nil {
 		n.close()
 		return nil, fmt.Errorf("subscribe to the host's interfaces: %w", err)

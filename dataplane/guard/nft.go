@@ -20,7 +20,7 @@ type nft struct {
 	// fib says that the kernel tells a packet's kind of destination at ingress (CONFIG_NFT_FIB_NETDEV). Where it
 	// doesn't, the host's addresses are listed in a set.
 	fib   bool
-	local func() ([]netlink.Addr, error) // the host's IPv4 addresses
+	local func() ([]netlink.Addr, error) // the host's addresses
 }
 
 // tablePrefix begins the names of the tables of all instances.
@@ -39,16 +39,23 @@ type chain struct {
 	inner []netip.Prefix // segments whose packets uvs forwards all by itself
 }
 
-// The table's sets. Their numbers are within a transaction.
-var setIDs = map[string]uint32{setAnswers: 1, setAnyPort: 2, setFragments: 3, setServers: 4, setLocal: 5}
+// speaksOf says that there is anything to drop of a family.
+func (r ruleset) speaksOf(f *family) bool {
+	return slices.ContainsFunc(r.servers, func(s Server) bool { return familyOf(s.Addr.Addr().Unmap()) == f }) ||
+		slices.ContainsFunc(r.chains, func(c chain) bool {
+			return slices.ContainsFunc(c.inner, func(p netip.Prefix) bool { return familyOf(p.Addr()) == f })
+		})
+}
 
-const (
-	setAnswers   = "answers"   // address . protocol . port of servers' answers
-	setAnyPort   = "anyport"   // address . protocol of servers that answer from all ports
-	setFragments = "fragments" // address . protocol of all servers: later fragments have no ports
-	setServers   = "servers"   // addresses of all servers
-	setLocal     = "local"     // the host's addresses, without fib
-)
+// rulesOf are the rules of one of r's chains.
+func (n *nft) rulesOf(r ruleset, c chain) (list []rule) {
+	for _, f := range families {
+		if r.speaksOf(f) {
+			list = append(list, n.rules(c, f)...)
+		}
+	}
+	return list
+}
 
 const sendBuffer = 8 << 20 // for the batch that lists thousands of servers
 
@@ -146,44 +153,60 @@ type contents map[string]bool
 
 // sets computes what the sets must hold.
 func (n *nft) sets(r ruleset) (map[string]contents, error) {
-	sets := map[string]contents{setAnswers: {}, setAnyPort: {}, setFragments: {}, setServers: {}}
+	sets := make(map[string]contents)
+	for _, f := range families {
+		if !r.speaksOf(f) {
+			continue
+		}
+		for _, name := range []string{f.sets.answers, f.sets.anyPort, f.sets.fragments, f.sets.servers} {
+			sets[name] = contents{}
+		}
+		if !n.fib {
+			local, err := n.localAddrs(f)
+			if err != nil {
+				return nil, err
+			}
+			sets[f.sets.local] = local
+		}
+	}
 	for _, s := range r.servers {
 		a := s.Addr.Addr().Unmap()
-		if !a.Is4() {
-			return nil, fmt.Errorf("real server %v: IPv6 answers cannot be guarded yet", s.Addr)
-		}
+		names := familyOf(a).sets
 		// Concatenated fields are padded to four bytes each.
 		addr := a.AsSlice()
 		proto := []byte{s.Proto, 0, 0, 0}
 		port := append(binary.BigEndian.AppendUint16(nil, s.Addr.Port()), 0, 0)
 		host := string(addr) + string(proto)
-		sets[setServers][string(addr)] = true
-		sets[setFragments][host] = true
+		sets[names.servers][string(addr)] = true
+		sets[names.fragments][host] = true
 		if s.Addr.Port() == 0 {
-			sets[setAnyPort][host] = true
+			sets[names.anyPort][host] = true
 		} else {
-			sets[setAnswers][host+string(port)] = true
+			sets[names.answers][host+string(port)] = true
 		}
-	}
-	if !n.fib && len(r.chains) > 0 {
-		local, err := n.localAddrs()
-		if err != nil {
-			return nil, err
-		}
-		sets[setLocal] = local
 	}
 	return sets, nil
 }
 
 // localAddrs are the addresses by which packets are the host's own, broadcast included.
-func (n *nft) localAddrs() (contents, error) {
+func (n *nft) localAddrs(f *family) (contents, error) {
 	addrs, err := n.local()
 	if err != nil {
 		return nil, fmt.Errorf("list the host's addresses: %w", err)
 	}
-	local := contents{"\xff\xff\xff\xff": true}
+	local := contents{}
+	if f == family4 {
+		local["\xff\xff\xff\xff"] = true
+	}
 	for _, a := range addrs {
 		ip, broadcast := a.IP.To4(), make([]byte, 4)
+		if (ip != nil) != (f == family4) {
+			continue
+		}
+		if ip == nil {
+			local[string(a.IP)] = true
+			continue
+		}
 		for i := range broadcast {
 			broadcast[i] = ip[i] | ^a.Mask[i] // the kernel takes it for one whether or not it is set
 		}
@@ -256,7 +279,7 @@ func (have *installed) sameRules(n *nft, r ruleset, sets map[string]contents) bo
 	}
 	return !slices.ContainsFunc(r.chains, func(c chain) bool {
 		comments := have.chains[c.name]
-		return !slices.EqualFunc(n.rules(c), comments, func(r rule, comment string) bool { return r.comment == comment })
+		return !slices.EqualFunc(n.rulesOf(r, c), comments, func(r rule, comment string) bool { return r.comment == comment })
 	})
 }
 
@@ -304,23 +327,32 @@ func (n *nft) build(r ruleset, sets map[string]contents) {
 			Table: n.table, Name: c.name, Device: c.iface, Type: nftables.ChainTypeFilter,
 			Hooknum: nftables.ChainHookIngress, Priority: nftables.ChainPriorityRef(-500),
 		})
-		for _, r := range n.rules(c) {
+		for _, l := range n.rulesOf(r, c) {
 			n.conn.AddRule(&nftables.Rule{
-				Table: n.table, Chain: nc, Exprs: r.exprs,
-				UserData: userdata.AppendString(nil, userdata.TypeComment, r.comment),
+				Table: n.table, Chain: nc, Exprs: l.exprs,
+				UserData: userdata.AppendString(nil, userdata.TypeComment, l.comment),
 			})
 		}
 	}
 }
 
+// set is the set of that name. Its number is within a transaction.
 func (n *nft) set(name string) *nftables.Set {
-	s := &nftables.Set{Table: n.table, Name: name, ID: setIDs[name], KeyType: nftables.TypeIPAddr}
-	fields := []nftables.SetDatatype{nftables.TypeIPAddr, nftables.TypeInetProto, nftables.TypeInetService}
-	switch name {
-	case setAnyPort, setFragments:
-		s.KeyType, s.Concatenation = nftables.MustConcatSetType(fields[:2]...), true
-	case setAnswers:
-		s.KeyType, s.Concatenation = nftables.MustConcatSetType(fields...), true
+	for i, f := range families {
+		names := []string{f.sets.answers, f.sets.anyPort, f.sets.fragments, f.sets.servers, f.sets.local}
+		k := slices.Index(names, name)
+		if k < 0 {
+			continue
+		}
+		s := &nftables.Set{Table: n.table, Name: name, ID: uint32(1 + i*len(names) + k), KeyType: f.address}
+		fields := []nftables.SetDatatype{f.address, nftables.TypeInetProto, nftables.TypeInetService}
+		switch name {
+		case f.sets.anyPort, f.sets.fragments:
+			s.KeyType, s.Concatenation = nftables.MustConcatSetType(fields[:2]...), true
+		case f.sets.answers:
+			s.KeyType, s.Concatenation = nftables.MustConcatSetType(fields...), true
+		}
+		return s
 	}
-	return s
+	panic("guard: no set " + name)
 }

@@ -6,6 +6,7 @@ import (
 	"net"
 	"net/netip"
 
+	"github.com/google/nftables"
 	"github.com/google/nftables/binaryutil"
 	"github.com/google/nftables/expr"
 	"golang.org/x/sys/unix"
@@ -19,33 +20,85 @@ type rule struct {
 	exprs   []expr.Any
 }
 
-// Registers of nftables: four bytes each, so that fields loaded side by side are a concatenation.
-const (
-	reg0 = unix.NFT_REG32_00
-	reg1 = unix.NFT_REG32_01
-	reg2 = unix.NFT_REG32_02
+// family is what the rules for IPv4 and IPv6 differ by.
+type family struct {
+	name                string
+	etherType           uint16
+	bits                int    // of an address
+	source, destination uint32 // offsets of the addresses in the header
+	icmp                byte   // protocol
+	errors              [][2]byte
+	sets                setNames
+	address             nftables.SetDatatype
+}
+
+var (
+	family4 = &family{
+		name: "IPv4", etherType: packet.EtherIPv4, bits: 32, source: 12, destination: 16,
+		icmp: packet.ProtoICMP, errors: [][2]byte{{3, 5}, {11, 12}},
+		sets:    setNames{"answers", "anyport", "fragments", "servers", "local"},
+		address: nftables.TypeIPAddr,
+	}
+	family6 = &family{
+		name: "IPv6", etherType: packet.EtherIPv6, bits: 128, source: 8, destination: 24,
+		icmp: packet.ProtoICMPv6, errors: [][2]byte{{1, 4}},
+		sets:    setNames{"answers6", "anyport6", "fragments6", "servers6", "local6"},
+		address: nftables.TypeIP6Addr,
+	}
+	families = []*family{family4, family6}
 )
 
-// rules are those of a chain. All are about packets that come in from real servers for somebody else than the host: the
-// servers can talk to the host as ever.
-func (n *nft) rules(c chain) []rule {
-	suffix := ""
-	if !n.fib {
-		suffix = ", by the list of local addresses"
+// setNames are the names of the sets of a family.
+type setNames struct {
+	answers   string // address . protocol . port of servers' answers
+	anyPort   string // address . protocol of servers that answer from all ports
+	fragments string // address . protocol of all servers: later fragments have no ports
+	servers   string // addresses of all servers
+	local     string // the host's addresses, without fib
+}
+
+// familyOf is the family of an address.
+func familyOf(a netip.Addr) *family {
+	if a.Is4() {
+		return family4
 	}
+	return family6
+}
+
+// size is the length in bytes of an address.
+func (f *family) size() uint32 { return uint32(f.bits / 8) }
+
+// Registers of nftables: four bytes each, so that fields loaded side by side are a concatenation. An address begins at
+// reg0.
+const reg0 = unix.NFT_REG32_00
+
+// after is the register behind an address and n more.
+func (f *family) after(n uint32) uint32 { return reg0 + f.size()/4 + n }
+
+// rules are those of a chain for a family. All are about packets that come in from real servers for somebody else than the
+// host: the servers can talk to the host as ever.
+func (n *nft) rules(c chain, f *family) []rule {
+	suffix := ", " + f.name
+	if !n.fib {
+		suffix += ", by the list of local addresses"
+	}
+	proto := l4proto(f.after(0))
 	list := []rule{
-		{"answers of NAT real servers: uvs has them", concat(source(), l4proto(reg1), sourcePort(reg2), in(setAnswers))},
-		{"likewise from any port", concat(source(), l4proto(reg1), in(setAnyPort))},
-		{"later fragments of such answers", concat(laterFragment(), source(), l4proto(reg1), in(setFragments))},
-		{"their ICMP errors 3 to 5", concat(source(), in(setServers), icmpType(3, 5))},
-		{"their ICMP errors 11 and 12", concat(source(), in(setServers), icmpType(11, 12))},
+		{"answers of NAT real servers: uvs has them", concat(f.from(), proto, sourcePort(f.after(1)), in(f.sets.answers))},
+		{"likewise from any port", concat(f.from(), proto, in(f.sets.anyPort))},
+		{"later fragments of such answers", concat(f.laterFragment(), f.from(), proto, in(f.sets.fragments))},
+	}
+	for _, e := range f.errors {
+		list = append(list, rule{fmt.Sprintf("their ICMP errors %d to %d", e[0], e[1]), concat(f.from(), in(f.sets.servers), f.icmpType(e[0], e[1]))})
 	}
 	for _, p := range c.inner {
-		list = append(list, rule{fmt.Sprintf("whatever comes from %v: uvs is its gateway", p), from(p)})
+		if familyOf(p.Addr()) == f {
+			list = append(list, rule{fmt.Sprintf("whatever comes from %v: uvs is its gateway", p), f.fromPrefix(p)})
+		}
 	}
 	for i := range list {
 		list[i].comment += suffix
-		list[i].exprs = concat(isIPv4(), list[i].exprs, n.toOthers(), drop())
+		list[i].exprs = concat(f.is(), list[i].exprs, n.toOthers(f), drop())
 	}
 	return list
 }
@@ -57,19 +110,21 @@ func concat(parts ...[]expr.Any) (all []expr.Any) {
 	return all
 }
 
-func isIPv4() []expr.Any {
+func (f *family) is() []expr.Any {
 	return []expr.Any{
 		&expr.Meta{Key: expr.MetaKeyPROTOCOL, Register: reg0},
-		&expr.Cmp{Op: expr.CmpOpEq, Register: reg0, Data: binary.BigEndian.AppendUint16(nil, packet.EtherIPv4)},
+		&expr.Cmp{Op: expr.CmpOpEq, Register: reg0, Data: binary.BigEndian.AppendUint16(nil, f.etherType)},
 	}
 }
 
-func source() []expr.Any {
-	return []expr.Any{&expr.Payload{DestRegister: reg0, Base: expr.PayloadBaseNetworkHeader, Offset: 12, Len: 4}}
+// from loads the source address.
+func (f *family) from() []expr.Any {
+	return []expr.Any{&expr.Payload{DestRegister: reg0, Base: expr.PayloadBaseNetworkHeader, Offset: f.source, Len: f.size()}}
 }
 
-func destination() []expr.Any {
-	return []expr.Any{&expr.Payload{DestRegister: reg0, Base: expr.PayloadBaseNetworkHeader, Offset: 16, Len: 4}}
+// to loads the destination address.
+func (f *family) to() []expr.Any {
+	return []expr.Any{&expr.Payload{DestRegister: reg0, Base: expr.PayloadBaseNetworkHeader, Offset: f.destination, Len: f.size()}}
 }
 
 func l4proto(reg uint32) []expr.Any {
@@ -87,46 +142,76 @@ func in(set string) []expr.Any {
 }
 
 // laterFragment matches a fragment offset other than 0.
-func laterFragment() []expr.Any {
+func (f *family) laterFragment() []expr.Any {
+	var load expr.Any = &expr.Payload{DestRegister: reg0, Base: expr.PayloadBaseNetworkHeader, Offset: 6, Len: 2}
+	mask := []byte{0x1f, 0xff}
+	if f == family6 {
+		load = &expr.Exthdr{DestRegister: reg0, Type: unix.IPPROTO_FRAGMENT, Offset: 2, Len: 2, Op: expr.ExthdrOpIpv6}
+		mask = []byte{0xff, 0xf8}
+	}
 	return []expr.Any{
-		&expr.Payload{DestRegister: reg0, Base: expr.PayloadBaseNetworkHeader, Offset: 6, Len: 2},
-		&expr.Bitwise{SourceRegister: reg0, DestRegister: reg0, Len: 2, Mask: []byte{0x1f, 0xff}, Xor: []byte{0, 0}},
+		load,
+		&expr.Bitwise{SourceRegister: reg0, DestRegister: reg0, Len: 2, Mask: mask, Xor: []byte{0, 0}},
 		&expr.Cmp{Op: expr.CmpOpNeq, Register: reg0, Data: []byte{0, 0}},
 	}
 }
 
-func icmpType(first, last byte) []expr.Any {
+func (f *family) icmpType(first, last byte) []expr.Any {
 	return concat(l4proto(reg0), []expr.Any{
-		&expr.Cmp{Op: expr.CmpOpEq, Register: reg0, Data: []byte{packet.ProtoICMP}},
+		&expr.Cmp{Op: expr.CmpOpEq, Register: reg0, Data: []byte{f.icmp}},
 		&expr.Payload{DestRegister: reg0, Base: expr.PayloadBaseTransportHeader, Offset: 0, Len: 1},
 		&expr.Range{Op: expr.CmpOpEq, Register: reg0, FromData: []byte{first}, ToData: []byte{last}},
 	})
 }
 
-func from(p netip.Prefix) []expr.Any {
-	mask := net.CIDRMask(p.Bits(), 32)
-	return concat(source(), []expr.Any{
-		&expr.Bitwise{SourceRegister: reg0, DestRegister: reg0, Len: 4, Mask: mask, Xor: make([]byte, 4)},
-		&expr.Cmp{Op: expr.CmpOpEq, Register: reg0, Data: p.Masked().Addr().AsSlice()},
-	})
+func (f *family) fromPrefix(p netip.Prefix) []expr.Any {
+	return concat(f.from(), f.within(expr.CmpOpEq, p))
 }
 
-// toOthers matches packets that the host would forward: neither for itself nor broadcast or multicast.
-func (n *nft) toOthers() []expr.Any {
-	if n.fib {
+// within compares the address loaded with those of a prefix.
+func (f *family) within(op expr.CmpOp, p netip.Prefix) []expr.Any {
+	return []expr.Any{
+		&expr.Bitwise{SourceRegister: reg0, DestRegister: reg0, Len: f.size(), Mask: net.CIDRMask(p.Bits(), f.bits), Xor: make([]byte, f.size())},
+		&expr.Cmp{Op: op, Register: reg0, Data: p.Masked().Addr().AsSlice()},
+	}
+}
+
+var (
+	multicast4 = netip.MustParsePrefix("224.0.0.0/4")
+	multicast6 = netip.MustParsePrefix("ff00::/8")
+	linkLocal6 = netip.MustParsePrefix("fe80::/10")
+)
+
+// toOthers matches packets that the host would forward: neither for itself nor broadcast or multicast, nor, of IPv6, for an
+// address of the segment alone.
+func (n *nft) toOthers(f *family) []expr.Any {
+	switch {
+	case f == family6:
+		local := toOthersByFib6()
+		if !n.fib {
+			local = concat(f.to(), []expr.Any{&expr.Lookup{SourceRegister: reg0, SetName: f.sets.local, Invert: true}})
+		}
+		return concat(local, f.to(), f.within(expr.CmpOpNeq, multicast6), f.to(), f.within(expr.CmpOpNeq, linkLocal6))
+	case n.fib:
 		return toUnicastByFib()
 	}
-	return concat(destination(), []expr.Any{
-		&expr.Lookup{SourceRegister: reg0, SetName: setLocal, Invert: true},
-		&expr.Bitwise{SourceRegister: reg0, DestRegister: reg0, Len: 4, Mask: []byte{0xf0, 0, 0, 0}, Xor: make([]byte, 4)},
-		&expr.Cmp{Op: expr.CmpOpNeq, Register: reg0, Data: []byte{0xe0, 0, 0, 0}},
-	})
+	return concat(f.to(), []expr.Any{&expr.Lookup{SourceRegister: reg0, SetName: f.sets.local, Invert: true}}, f.within(expr.CmpOpNeq, multicast4))
 }
 
 func toUnicastByFib() []expr.Any {
 	return []expr.Any{
 		&expr.Fib{Register: reg0, FlagDADDR: true, ResultADDRTYPE: true},
 		&expr.Cmp{Op: expr.CmpOpEq, Register: reg0, Data: binaryutil.NativeEndian.PutUint32(unix.RTN_UNICAST)},
+	}
+}
+
+// toOthersByFib6 says what isn't local: for IPv6 fib has another kind for what there is no route to, which the host would
+// answer with an error.
+func toOthersByFib6() []expr.Any {
+	return []expr.Any{
+		&expr.Fib{Register: reg0, FlagDADDR: true, ResultADDRTYPE: true},
+		&expr.Cmp{Op: expr.CmpOpNeq, Register: reg0, Data: binaryutil.NativeEndian.PutUint32(unix.RTN_LOCAL)},
+		&expr.Cmp{Op: expr.CmpOpNeq, Register: reg0, Data: binaryutil.NativeEndian.PutUint32(unix.RTN_ANYCAST)},
 	}
 }
 
