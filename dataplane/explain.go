@@ -4,6 +4,7 @@ import (
 	"uvs/conntrack"
 	"uvs/dataplane/nexthop"
 	"uvs/dataplane/sip"
+	"uvs/forward"
 	"uvs/packet"
 	"uvs/service"
 )
@@ -246,7 +247,8 @@ func (x *explainer) send(addr packet.Addr, port uint16, m service.Method) {
 // tunnelMTU is path.tunnelMTU.
 func (x *explainer) tunnelMTU() int {
 	p := packet.Packet{Flow: x.q.Flow}
-	t := tunnelTo(x.Server, x.ServerAddr, &x.table.Settings)
+	var t forward.Tunnel
+	aimAt(&t, x.Server, x.ServerAddr, &x.table.Settings)
 	mtu := x.plane.mtus.limit(x.ServerAddr, x.Hop.MTU, x.now) - t.HeadLen(&p, new(packet.Vnet))
 	if !p.Is4() {
 		return max(mtu, ipv6MinMTU)

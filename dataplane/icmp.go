@@ -99,6 +99,7 @@ func (w *path) errorToServer(q *port, f *link.Frame, p *packet.Packet, c *conntr
 	case service.Masq:
 		forward.NATErrorIn(p, f.Vnet(), &w.quoted, c.Server, c.ServerPort)
 	case service.Tunnel:
+		w.aim(c)
 		if v := w.encapsulate(f, p, c, hop); v != ForwardedTUN {
 			return v
 		}

@@ -12,30 +12,29 @@ import (
 // ipv6MinMTU is what every link carries that IPv6 goes over (RFC 8200 section 5): no sender makes its packets shorter.
 const ipv6MinMTU = 1280
 
-// aim prepares w.tunnel for packets to c's real server. It is the server's business, and not the connection's, how they are
+// aim prepares w.tunnel, but for its source, for packets to c's real server. It is the server's business, and not the connection's, how they are
 // encapsulated; of a server that is unknown by now IPVS knows nothing else than IP-in-IP.
 func (w *path) aim(c *conntrack.Conn) *forward.Tunnel {
-	w.tunnel = tunnelTo(w.table.Servers.At(c.RS), c.Server, &w.table.Settings)
+	aimAt(&w.tunnel, w.table.Servers.At(c.RS), c.Server, &w.table.Settings)
 	return &w.tunnel
 }
 
-// tunnelTo is the tunnel to real server rs, nil if it is unknown, at an address.
-func tunnelTo(rs *service.RealServer, addr packet.Addr, s *service.Settings) forward.Tunnel {
+// aimAt makes t, but for its source, the tunnel to real server rs, nil if it is unknown, at an address.
+func aimAt(t *forward.Tunnel, rs *service.RealServer, addr packet.Addr, s *service.Settings) {
 	var e service.Encap
 	if rs != nil {
 		e = rs.Encap()
 	}
-	return forward.Tunnel{
-		Kind: forward.Encapsulation(e.Kind), Dst: addr, Port: e.Port, PMTUDisc: s.PMTUDisc,
-		Checksum: e.Checksum == service.FullChecksum, RemoteChecksum: e.Checksum == service.RemoteChecksum,
-	}
+	t.Kind, t.Port = forward.Encapsulation(e.Kind), e.Port
+	t.Checksum, t.RemoteChecksum = e.Checksum == service.FullChecksum, e.Checksum == service.RemoteChecksum
+	t.Dst, t.PMTUDisc = addr, s.PMTUDisc
 }
 
-// encapsulate sends p, whose TTL has been decremented, to its real server through its tunnel.
+// encapsulate sends p, whose TTL has been decremented, to its real server through w.tunnel, which was aimed at it.
 func (w *path) encapsulate(f *link.Frame, p *packet.Packet, c *conntrack.Conn, hop *nexthop.Hop) Verdict {
 	q := &w.ports[hop.Iface]
 	tx, send := w.tx[hop.Iface], w.send[hop.Iface]
-	t := w.aim(c)
+	t := &w.tunnel
 	if t.Src = w.outerSource(c, hop); t.Src.IsZero() {
 		return DropNoRoute // nobody could answer, nor say what became of it
 	}
@@ -88,7 +87,7 @@ func (w *path) splitOuter(port int, head, body []byte, limit int) bool {
 	return w.split(port, (*packet.Vnet)(w.whole), w.whole[packet.VnetLen:], limit)
 }
 
-// tunnelMTU is the longest inner packet that the tunnel to c's server carries, if it is one like p. What IPv6 must be able to
+// tunnelMTU aims w.tunnel at c's server, and is the longest inner packet that it carries, if it is one like p. What IPv6 must be able to
 // send anyway is fragmented on its way if need be (RFC 2473 section 7.1).
 func (w *path) tunnelMTU(p *packet.Packet, v *packet.Vnet, c *conntrack.Conn, hop *nexthop.Hop) int {
 	mtu := w.plane.mtus.limit(c.Server, hop.MTU, w.now) - w.aim(c).HeadLen(p, v)

@@ -88,15 +88,18 @@ func checksumOffset(proto uint8) int {
 // encapsulation. A super-frame cannot be wrapped: Segment cuts it first.
 func (t *Tunnel) Wrap(buf []byte, p *packet.Packet, v *packet.Vnet) (head, body []byte) {
 	head, body = buf[:FrameHead+t.HeadLen(p, v)], p.Frame[p.L3:]
-	in := load{packet: p, head: body, remote: t.leavesChecksum(p, v)}
-	switch {
-	case in.remote:
-		v.SetFlags(v.Flags() &^ packet.VnetNeedsCsum)
-	case leftUndone(p, v):
-		// Complete, it makes its packet's bytes sum up to the complement of what the field holds now.
-		in.summed, in.sum = true, uint64(^packet.Word(p.Frame[p.L4+v.CsumOffset():]))
+	in := load{packet: p, head: body}
+	if v.NeedsCsum() {
+		switch {
+		case t.leavesChecksum(p, v):
+			in.remote = true
+			v.SetFlags(v.Flags() &^ packet.VnetNeedsCsum)
+		case leftUndone(p, v):
+			// Complete, it makes its packet's bytes sum up to the complement of what the field holds now.
+			in.summed, in.sum = true, uint64(^packet.Word(p.Frame[p.L4+v.CsumOffset():]))
+		}
+		CompleteChecksum(p.Frame, v)
 	}
-	CompleteChecksum(p.Frame, v)
 	clear(head[:packet.VnetLen])
 	copy(head[packet.VnetLen:FrameHead], p.Frame)
 	t.put(head[packet.VnetLen:], &in)
