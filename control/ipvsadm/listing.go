@@ -19,6 +19,7 @@ type printer struct {
 	numeric bool
 	exact   bool
 	headed  bool // the head of -L -c is out
+	full    bool // save prints what the original leaves out, too
 }
 
 // style is a kind of service listing. With several asked for, the first in this order is printed.
@@ -262,7 +263,8 @@ func (p *printer) daemon(d *api.Daemon) {
 		d.Role, d.Interface, d.SyncID, d.MaxLen, d.Group, d.Port, d.TTL)
 }
 
-// save prints the command lines that make a service and its servers. As in the original, thresholds are not among them.
+// save prints the command lines that make a service and its servers. As in the original, thresholds are not among them, unless
+// p.full asks for all.
 func (p *printer) save(svc *api.Service) {
 	c := &svc.Config
 	name := p.saveName(svc)
@@ -296,6 +298,12 @@ func (p *printer) save(svc *api.Service) {
 			if t.Type != api.IPIP {
 				p.w.WriteString(map[string]string{api.NoChecksum: " --tun-nocsum", api.Checksum: " --tun-csum",
 					api.RemoteChecksum: " --tun-remcsum"}[t.Checksum])
+			}
+		}
+		if p.full && srv.Config.Upper != 0 {
+			fmt.Fprintf(p.w, " -x %d", srv.Config.Upper)
+			if srv.Config.Lower != 0 {
+				fmt.Fprintf(p.w, " -y %d", srv.Config.Lower)
 			}
 		}
 		p.w.WriteByte('\n')

@@ -103,7 +103,7 @@ func (r *run) do(req *request) error {
 	case cmdRestore:
 		return r.restore(r.Stdin, nil)
 	case cmdSave:
-		return r.save(req.given.has(optNumeric))
+		return r.save(req.given.has(optNumeric), false)
 	case cmdList:
 		return r.list(req)
 	}
@@ -114,13 +114,13 @@ func (r *run) printer(given optionSet) *printer {
 	return &printer{w: r.out, lookup: r.lookup, numeric: given.has(optNumeric), exact: given.has(optExact)}
 }
 
-func (r *run) save(numeric bool) error {
+func (r *run) save(numeric, full bool) error {
 	services, err := r.Backend.Services(r.ctx, nil)
 	if err != nil {
 		return refusal(cmdSave, err)
 	}
 	sorted(services)
-	p := &printer{w: r.out, lookup: r.lookup, numeric: numeric}
+	p := &printer{w: r.out, lookup: r.lookup, numeric: numeric, full: full}
 	for i := range services {
 		p.save(&services[i])
 	}

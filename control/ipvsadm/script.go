@@ -23,7 +23,7 @@ func (p *Program) saveScript(ctx context.Context, args []string) (exit int) {
 			return 1
 		}
 	}
-	return p.with(ctx, func(r *run) error { return r.save(numeric) })
+	return p.with(ctx, func(r *run) error { return r.save(numeric, false) })
 }
 
 // restoreScript is ipvsadm-restore: -C, then -R without the lines that begin with "#". Both are one change.

@@ -37,6 +37,8 @@ func (r *run) word(name string, args []string) error {
 		return r.sysctl(args)
 	case "explain":
 		return r.explain(args)
+	case "save":
+		return r.saveWord(args)
 	}
 	asJSON := false
 	for _, a := range args {
@@ -79,6 +81,23 @@ func (r *run) word(name string, args []string) error {
 		return r.Backend.Connections(r.ctx, api.ConnectionFilter{}, func(c *api.Connection) error { return enc.Encode(c) })
 	}
 	return failf("%s: no such word: %s (try: %s help)", filepath.Base(r.Name), name, filepath.Base(r.Name))
+}
+
+// saveWord is the word save: -S, and with --full what -S leaves out, for uvsadm -R and uvsadm alone to read back.
+func (r *run) saveWord(args []string) error {
+	numeric, full := true, false
+	for _, a := range args {
+		switch a {
+		case "--full":
+			full = true
+		case "--names":
+			numeric = false
+		case "-n", "--numeric":
+		default:
+			return r.complain("save", "unexpected argument %s", a)
+		}
+	}
+	return r.save(numeric, full)
 }
 
 // complain is a complaint about the arguments of a word.
