@@ -19,7 +19,7 @@ const (
 
 // leg is what a path knows of a port's link beside the link itself.
 type leg struct {
-	down     bool // the interface is, or is gone
+	down     bool // the interface is, or is gone, or has no carrier
 	gone     bool // a noLink stands in for the link
 	failures int
 	past     link.Stats // of the links before this one; guarded by ledger.mu

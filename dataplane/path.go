@@ -41,7 +41,7 @@ type path struct {
 	send  []func(head, body []byte) // the Send of each, made once: a method value would be allocated anew each time
 	legs  []leg
 	// attach opens another link for a port whose interface came back; replaced and cameUp are called when it is in place,
-	// and when an interface is up that was not, or has got another MAC address. Either may be nil.
+	// and when an interface is up or has a carrier that had not, or has got another MAC address. Either may be nil.
 	attach           func(port int) (link.Link, error)
 	replaced, cameUp func(port int)
 	looked, lookAt   int64 // when links were looked at, and when they will be

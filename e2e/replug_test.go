@@ -114,3 +114,38 @@ func (u *unplugged) replug(mac net.HardwareAddr) {
 	slices.Sort(r.before)
 	u.leg.MAC = mac
 }
+
+// The director's cable is moved to another switch. The one between them still knows uvs's MAC address on its way to the
+// first, and does until uvs says something: it must not wait for the next announcement in turn.
+//
+//	client, rs1, rs2 --- outside ---+--- switch1
+//	                                +--- switch2 --- eth0 director1
+func TestCableIsMovedToAnotherSwitch(t *testing.T) {
+	for _, mac := range []string{"virtual", "interface"} {
+		t.Run(mac, func(t *testing.T) {
+			r := newRig(t, rigConfig{Args: []string{"--mac", mac, "--announce-interval", "10m"}})
+			port := r.Directors[0].Legs[0].Port
+			for _, name := range []string{"switch1", "switch2"} {
+				must(t, r.Switch.AddBridge(name, nil, 0))
+				must(t, r.AddVeth(lab.End{Namespace: r.Switch, Name: name + "-up", Bridge: name},
+					lab.End{Namespace: r.Switch, Name: name + "-down", Bridge: "outside"}, 0))
+			}
+			move := func(to string) {
+				must(t, r.Switch.SetUp(port, false))
+				time.Sleep(300 * time.Millisecond)
+				must(t, r.Switch.SetBridge(port, to))
+				must(t, r.Switch.SetUp(port, true))
+				must(t, r.Switch.AwaitCarrier(port))
+			}
+			move("switch1")
+			r.count(2)
+			h := r.hold(r.Clients[0])
+			time.Sleep(5 * time.Second) // the burst of announcements is over
+			move("switch2")
+			if _, err := h.ask(r); err != nil {
+				t.Errorf("the connection of before: %v", err)
+			}
+			r.count(2)
+		})
+	}
+}

@@ -45,6 +45,7 @@ var (
 	ErrNoInterface = errors.New("no such interface")
 	ErrNotEthernet = errors.New("not an Ethernet interface")
 	ErrDown        = errors.New("interface is down")
+	ErrNoCarrier   = errors.New("interface has no carrier")
 	// ErrGone says that the interface was removed or moved to another network namespace while the link was open.
 	// The link stays silent for ever, even when an interface of that name appears: open another.
 	ErrGone = errors.New("interface has disappeared")

@@ -239,9 +239,18 @@ func TestLinkComesBackAfterInterfaceWasDown(t *testing.T) {
 				t.Errorf("counted %+v, want 2 frames refused", st)
 			}
 			s.up("far")
-			if err := far.Err(); err != nil {
-				t.Errorf("Err() = %v after the interface came up", err)
+			for end := time.Now().Add(5 * time.Second); far.Err() != nil; time.Sleep(time.Millisecond) {
+				if time.Now().After(end) {
+					t.Fatalf("Err() = %v after the interface came up", far.Err())
+				}
 			}
+			s.down("near") // the cable's other end
+			for end := time.Now().Add(5 * time.Second); !errors.Is(far.Err(), ErrNoCarrier); time.Sleep(time.Millisecond) {
+				if time.Now().After(end) {
+					t.Fatalf("Err() = %v without a carrier", far.Err())
+				}
+			}
+			s.up("near")
 			s.settle("near")
 			s.settle("far")
 			sendAll(near, testFrame(3, 60))

@@ -127,8 +127,8 @@ func (s *Socket) Info() Info {
 // HasVnet says that frames carry real virtio-net headers. Where it is false, offloads must be off at both ends.
 func (s *Socket) HasVnet() bool { return s.Info().Vnet }
 
-// Err says whether the link can carry frames just now: nil, ErrDown (it resumes by itself when the interface comes
-// up again), ErrGone or ErrClosed. It takes the socket's pending error, which makes poll(2) return at once for as
+// Err says whether the link can carry frames just now: nil, ErrDown or ErrNoCarrier (it resumes by itself when the
+// interface comes up again or its cable is plugged in), ErrGone or ErrClosed. It takes the socket's pending error, which makes poll(2) return at once for as
 // long as it waits; Poller calls it for that reason.
 func (s *Socket) Err() error {
 	s.mu.Lock()
@@ -170,6 +170,8 @@ func (s *Socket) interfaceErr(fd int) error {
 		return fmt.Errorf("link on %s: read interface flags: %w", s.info.Name, err)
 	case flags&unix.IFF_UP == 0:
 		return fmt.Errorf("link on %s: %w", s.info.Name, ErrDown)
+	case flags&unix.IFF_RUNNING == 0:
+		return fmt.Errorf("link on %s: %w", s.info.Name, ErrNoCarrier)
 	}
 	return nil
 }
