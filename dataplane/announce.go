@@ -10,6 +10,9 @@ import (
 const (
 	announceBurst   = 4   // at once, and three times more a second apart: one lost frame must not cost an interval
 	announcePerTick = 200 // frames in a tick, so that thousands of addresses don't flood the segment
+	// followPause is the least time between two looks at whose segments addresses lie on because of the resolver's news,
+	// of which most are of neighbours.
+	followPause = time.Second
 )
 
 // announcer says which address is announced when.
@@ -17,6 +20,8 @@ type announcer struct {
 	interval   int64 // ns; negative: only when an address appears
 	generation uint64
 	started    bool
+	rerouted   bool  // addresses may lie on other segments than when followed
+	followed   int64 // last time
 	known      map[announced]*announcement
 	queue      announceQueue
 	next       int64 // nothing is sent before, lest a tick's frames leave with every step

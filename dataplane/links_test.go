@@ -243,3 +243,43 @@ func TestARunningPlaneSurvivesItsInterface(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+// The segment of an address can come to be known, or be another, long after the address: with the interface that returns,
+// or the operator's renumbering.
+func TestAddressesAreAnnouncedWhereRoutesComeToSay(t *testing.T) {
+	on, known := 0, false
+	d := newDirector(t, func(c *Config) {
+		c.AnnounceOn = func(packet.Addr) (int, bool) { return on, known }
+	})
+	settle := func(want ...int) {
+		t.Helper()
+		seen := map[int]bool{}
+		for range 6 { // the burst is over
+			for port, frames := range d.run() {
+				for _, f := range frames {
+					if a, ok := packet.ParseARP(f[packet.VnetLen+packet.EthLen:]); ok && a.Sender() == 0x0a090064 {
+						seen[port] = true
+					}
+				}
+			}
+			d.now += second
+		}
+		for port := range 2 {
+			if seen[port] != slices.Contains(want, port) {
+				t.Errorf("announced on %v, want %v", seen, want)
+			}
+		}
+	}
+	d.serve(service.TCP, service.Route, "10.1.0.11:80")
+	settle(0) // the one without a gateway
+	on, known = 1, true
+	settle()
+	d.plane.Wake()
+	settle(1)
+	d.plane.Wake() // news of something else
+	settle()
+	on = 0
+	d.plane.Wake()
+	settle(0)
+	d.accounted()
+}

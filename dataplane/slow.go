@@ -143,6 +143,7 @@ func (s *slowPath) step(now int64, first *queued) {
 	news := s.retry.Swap(false)
 	if news {
 		s.lookSoon()
+		s.announce.rerouted = true
 	}
 	s.watchLinks(now)
 	s.mu.Lock()
