@@ -53,15 +53,19 @@ func quoteSum(q *packet.Packet) uint64 { return packet.Sum(q.Frame[:q.L4+4], 0) 
 // p's ICMP checksum from the quoted bytes' old sum to what they are now. ICMPv6's covers a pseudo-header too, the addresses
 // in which changed by addrs; ICMP's has none.
 func mendICMP(p *packet.Packet, v *packet.Vnet, q *packet.Packet, addrs, old uint64) {
-	if q.Is4() {
+	if p.Is4() {
 		packet.FixIPv4Checksum(q.Frame)
 	}
 	h := p.ICMP()
-	switch {
-	case !partial(p, v):
-		c := packet.UpdateSum(h.Checksum(), old, quoteSum(q))
-		h.SetChecksum(packet.UpdateDifference(c, addrs))
-	case !p.Is4(): // the device sums the message, but the pseudo-header's sum is in the field already
-		h.SetChecksum(packet.UpdatePartial(h.Checksum(), addrs))
+	if partial(p, v) { // the device sums the message; ICMPv6's pseudo-header is summed in the field already
+		if !p.Is4() {
+			h.SetChecksum(packet.UpdatePartial(h.Checksum(), addrs))
+		}
+		return
 	}
+	c := packet.UpdateSum(h.Checksum(), old, quoteSum(q))
+	if !p.Is4() {
+		c = packet.UpdateDifference(c, addrs)
+	}
+	h.SetChecksum(c)
 }
