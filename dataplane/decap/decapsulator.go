@@ -6,11 +6,13 @@ import (
 	"fmt"
 	"net/netip"
 	"strings"
+	"time"
 
 	"go.uber.org/zap"
 	"golang.org/x/sync/errgroup"
 	"golang.org/x/sys/unix"
 
+	"uvs/dataplane/fragment"
 	"uvs/dataplane/tun"
 )
 
@@ -111,6 +113,9 @@ func (d *Decapsulator) open(cfg Config, rules *Rules) (err error) {
 			return err
 		}
 		w := &worker{rules: rules, host: d.host, device: d.device, notices: notices{log: d.log}}
+		if v6 {
+			w.gather, w.began = fragment.New(fragment.Limits{}), time.Now()
+		}
 		d.paths = append(d.paths, path{t, w})
 	}
 	d.log.Info("decapsulating", zap.String("device", d.device.Name()), zap.Stringers("directors", cfg.Directors),

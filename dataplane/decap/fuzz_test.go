@@ -132,9 +132,11 @@ func slowly(b []byte, l3 int) Verdict {
 		return DropOuterHeader
 	case o.dst != addr(rip) && o.dst != addr("127.0.0.1") && o.dst != addr(rip6):
 		return PassNotLocal
+	case o.fragment && !slowlyAllowed(o.src):
+		return PassFragment
 	case o.fragment:
 		return DropFragment
-	case o.src != addr(dip) && o.src != addr(dip6) && !netip.MustParsePrefix("10.0.1.0/24").Contains(o.src):
+	case !slowlyAllowed(o.src):
 		return DropDirector
 	}
 	version, inner, verdict := slowTunnel(o)
@@ -156,6 +158,10 @@ func slowly(b []byte, l3 int) Verdict {
 		return DropCongestion
 	}
 	return Delivered
+}
+
+func slowlyAllowed(src netip.Addr) bool {
+	return src == addr(dip) || src == addr(dip6) || netip.MustParsePrefix("10.0.1.0/24").Contains(src)
 }
 
 // slowPacket is what an IP header says.

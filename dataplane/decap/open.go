@@ -19,6 +19,8 @@ func (r *Rules) Open(frame []byte, l3 int, v *packet.Vnet, local Addresses) (sta
 		return 0, 0, DropOuterHeader
 	case !local.has(o.dst):
 		return 0, 0, PassNotLocal
+	case o.fragment && !r.allows(o.src):
+		return 0, 0, PassFragment
 	case o.fragment:
 		return 0, 0, DropFragment
 	case !r.allows(o.src):

@@ -71,7 +71,7 @@ func filter(v6 bool, guePort uint16, except int) []unix.SockFilter {
 		{Code: unix.BPF_LD | unix.BPF_IND | half, K: skfNetOff + 2},
 	}
 	if v6 {
-		protocol, protocols = skfNetOff+6, append(protocols, packet.ProtoFragment)
+		protocol = skfNetOff + 6
 		port = []unix.SockFilter{{Code: load | half, K: skfNetOff + packet.IPv6Len + 2}}
 	}
 	p := []unix.SockFilter{
@@ -85,6 +85,14 @@ func filter(v6 bool, guePort uint16, except int) []unix.SockFilter {
 	}
 	for _, proto := range protocols {
 		p = append(p, unix.SockFilter{Code: equal, K: proto, Jf: 1}, unix.SockFilter{Code: ret, K: 0xffffffff})
+	}
+	if v6 { // a fragment header: what it says is next is looked at; of UDP only the first fragment shows the port
+		q := []unix.SockFilter{{Code: load | octet, K: skfNetOff + packet.IPv6Len}}
+		for _, proto := range append(protocols, packet.ProtoUDP) {
+			q = append(q, unix.SockFilter{Code: equal, K: proto, Jf: 1}, unix.SockFilter{Code: ret, K: 0xffffffff})
+		}
+		q = append(q, unix.SockFilter{Code: ret, K: 0})
+		p = append(append(p, unix.SockFilter{Code: equal, K: packet.ProtoFragment, Jf: uint8(len(q))}), q...)
 	}
 	if guePort != 0 {
 		p = append(p, unix.SockFilter{Code: equal, K: packet.ProtoUDP, Jt: 1}, unix.SockFilter{Code: ret, K: 0})

@@ -8,9 +8,11 @@ const (
 	Delivered        Verdict = iota // the packet inside is the host's stack's now
 	PassInterface                   // came in by another interface than the one asked for
 	PassNotLocal                    // its tunnel ends at another host: this one is a router on its way
+	PassFragment                    // a fragment that no allowed director sent
+	Gathered                        // a fragment of a tunnelled IPv6 packet that waits for the rest, or was followed by it
 	DropTruncated                   // bytes were missing when the kernel handed it over
 	DropOuterHeader                 // the outer IP header lies or its checksum is wrong
-	DropFragment                    // a fragment of a tunnelled packet; of IPv4 the kernel should have put it together
+	DropFragment                    // a fragment of a tunnelled packet: the rest never came, or, in IPv4, the kernel didn't put it together
 	DropProtocol                    // no kind of tunnel that is known here
 	DropTunnelHeader                // the GRE, UDP or GUE header lies, or says what no director would
 	DropChecksum                    // the checksum of GRE or GUE is wrong
@@ -28,6 +30,8 @@ var verdictNames = [numVerdicts]string{
 	Delivered:        "delivered",
 	PassInterface:    "other-interface",
 	PassNotLocal:     "not-local",
+	PassFragment:     "other-fragment",
+	Gathered:         "gathered",
 	DropTruncated:    "truncated",
 	DropOuterHeader:  "outer-header",
 	DropFragment:     "fragment",

@@ -10,6 +10,7 @@ import (
 
 	"go.uber.org/zap"
 
+	"uvs/dataplane/fragment"
 	"uvs/dataplane/tun"
 	"uvs/packet"
 )
@@ -21,6 +22,11 @@ type worker struct {
 	device  io.Writer
 	notices notices
 	now     time.Time // read once per batch
+
+	// The kernel puts IPv4's fragments together, but not IPv6's.
+	gather *fragment.Gatherer // nil in IPv4
+	began  time.Time
+	piece  []byte // scratch
 
 	mu    sync.Mutex // held for a batch, or to read
 	stats Stats
@@ -54,8 +60,26 @@ func (w *worker) run(ctx context.Context, t *tap) error {
 func (w *worker) handle(r received) error {
 	verdict, err := w.take(r)
 	w.stats.Received++
+	if verdict == DropFragment && w.gather != nil {
+		verdict, err = w.takeFragment(r)
+	}
 	w.stats.Verdicts[verdict]++
 	return err
+}
+
+// takeFragment adds a director's fragment to its datagram, and takes that if it is whole. The fragments before stay counted as
+// gathered, unless they are given up.
+func (w *worker) takeFragment(r received) (Verdict, error) {
+	ip := r.buf[packet.VnetLen+r.l3:]
+	w.piece = append(append(w.piece[:0], make([]byte, packet.EthLen)...), ip...)
+	packet.PutEth(w.piece, packet.MAC{}, packet.MAC{}, packet.EtherIPv6)
+	d, discarded := w.gather.Add(w.piece, int64(w.now.Sub(w.began)))
+	w.stats.Verdicts[Gathered] -= uint64(discarded) // perhaps this one too, which is counted in a moment
+	w.stats.Verdicts[DropFragment] += uint64(discarded)
+	if d == nil {
+		return Gathered, nil
+	}
+	return w.take(received{buf: d.Buf(), l3: packet.EthLen, ifindex: r.ifindex})
 }
 
 func (w *worker) take(r received) (Verdict, error) {

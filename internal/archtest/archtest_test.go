@@ -27,7 +27,7 @@ var rules = map[string][]string{
 	"dataplane/sip":        {},
 	"dataplane/tun":        {"packet"},
 	"dataplane/local":      {"packet", "dataplane/link", "dataplane/tun"}, // links to a device of tun
-	"dataplane/decap":      {"packet", "dataplane/tun"},
+	"dataplane/decap":      {"packet", "dataplane/fragment", "dataplane/tun"},
 	"dataplane":            {"forward", "conntrack", "service", "packet", "dataplane/..."},
 	"control/api":          {"service"},
 	"control/ipvsadm":      {"control/api"},
