@@ -139,7 +139,7 @@ func (t *Table) admit() bool {
 // init writes the fields of a new connection, but for its addresses, template, timer and place in lists.
 func (e *entry) init(n *NewConn) {
 	flags := n.Flags&^(Template|NoOutput) | Inactive
-	if n.Method != service.Masq {
+	if noOutput(n.Method, n.RS) {
 		flags |= NoOutput
 	}
 	rs := uint32(service.NoServer)
@@ -151,6 +151,15 @@ func (e *entry) init(n *NewConn) {
 	e.putState(None)
 	e.setPackets(1)
 	e.setMark(n.Mark)
+}
+
+// noOutput says that connections begin as those of whose answers the director sees nothing: all but NAT's. A server that is
+// the director itself counts as what was asked for.
+func noOutput(m service.Method, rs *service.RealServer) bool {
+	if m == service.Local && rs != nil {
+		m = rs.Asked()
+	}
+	return m != service.Masq
 }
 
 // hang puts a new connection on its template, if it has one that is still there.

@@ -128,7 +128,7 @@ func (t *Table) InsertTemplate(n *NewTemplate, c *Conn) Outcome {
 	}
 	slot, e := s.take()
 	flags := Template
-	if n.Method != service.Masq {
+	if noOutput(n.Method, n.RS) {
 		flags |= NoOutput
 	}
 	e.setPorts(uint8(n.Proto), 0, n.VirtualPort, n.ServerPort)

@@ -66,6 +66,7 @@ type commit struct {
 type edit struct {
 	rs           *service.RealServer
 	method       service.Method
+	asked        service.Method // before it was found to be Local
 	encap        service.Encap
 	upper, lower uint32
 }
@@ -118,6 +119,7 @@ func (c *commit) publish(t *service.Table) {
 	for i := range c.edits {
 		e := &c.edits[i]
 		e.rs.SetMethod(e.method)
+		e.rs.SetAsked(e.asked)
 		e.rs.SetEncap(e.encap)
 		e.rs.SetThresholds(e.upper, e.lower)
 	}
@@ -236,6 +238,7 @@ func (c *commit) addServer(v *virtual, e *effect) {
 		if err := c.d.cfg.Servers.Add(rs); err != nil {
 			panic("control: " + err.Error()) // the plan made sure that there is room
 		}
+		rs.SetAsked(s.config.method)
 		rs.SetEncap(e.server.encap)
 		rs.SetThresholds(e.server.upper, e.server.lower)
 		s.rs = rs
@@ -264,7 +267,7 @@ func (c *commit) addServer(v *virtual, e *effect) {
 func (c *commit) edit(s *server) {
 	c.edits = append(c.edits, edit{
 		rs: s.rs, method: c.method(s.config.method, s.rs.Addr.Addr()), encap: s.config.encap,
-		upper: s.config.upper, lower: s.config.lower,
+		upper: s.config.upper, lower: s.config.lower, asked: s.config.method,
 	})
 }
 

@@ -121,6 +121,9 @@ func (w *path) errorToClient(q *port, f *link.Frame, p *packet.Packet, c *conntr
 	if v := w.fits(q, f, p, hop.MTU, c.Virtual); v != verdictNone {
 		return v
 	}
+	if isLocal(c) && c.Flags&conntrack.NoOutput != 0 {
+		forward.QuoteUntranslated(p, f.Vnet(), &w.quoted, c.Virtual, c.VirtualPort)
+	}
 	forward.NATErrorOut(p, f.Vnet(), &w.quoted, c.Virtual, c.VirtualPort)
 	if !isLocal(c) {
 		p.DecTTL()

@@ -66,7 +66,11 @@ func (w *path) toStack(f *link.Frame, p *packet.Packet, c *conntrack.Conn) Verdi
 	if w.stack.hop == nil {
 		return DropMethod
 	}
+	bare := c.Flags&conntrack.NoOutput != 0 && p.Proto == packet.ProtoUDP && !f.Vnet().NeedsCsum() && p.UDP().Checksum() == 0
 	forward.NATIn(p, f.Vnet(), c.Server, c.ServerPort)
+	if bare {
+		p.UDP().SetChecksum(0) // NAT gives it one; but NAT is not what was asked for
+	}
 	return w.transmit(f, p, w.stack.hop, ForwardedLocal)
 }
 

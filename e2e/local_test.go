@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
@@ -317,4 +319,26 @@ func TestLocalIsRefusedWhereItCannotBe(t *testing.T) {
 	if after := r.adm("-S", "-n"); after != before {
 		t.Errorf("it changed the rules to\n%s", after)
 	}
+}
+
+// Without the driver there can be no such server: it is refused with the remedy, and everything else goes on.
+func TestLocalNeedsTheDriver(t *testing.T) {
+	uvsd := filepath.Join(t.TempDir(), "uvsd-without-driver")
+	must(t, os.WriteFile(uvsd, []byte("#!/bin/sh\nexec unshare --mount sh -c 'mount -t tmpfs none /dev/net && exec "+program("uvsd")+" \"$@\"' uvsd \"$@\"\n"), 0o755))
+	r := &rig{t: t, direct: true, Topology: lab.DR(t, lab.Config{})}
+	var err error
+	r.web, err = r.ServeHTTP(80)
+	must(t, err)
+	r.director = startDirector(t, r.Directors[0], uvsd, "--interface", "eth0")
+	r.adm("-A", "-t", r.webService(), "-s", "rr")
+	r.adm("-a", "-t", r.webService(), "-r", r.webServer(1), "-g")
+	before := r.adm("-S", "-n")
+	_, err = r.tryAdm("", "-a", "-t", r.webService(), "-r", "127.0.0.1", "-g")
+	if err == nil || !strings.Contains(err.Error(), "modprobe tun") {
+		t.Errorf("-a of 127.0.0.1: %v, want that it names the remedy", err)
+	}
+	if after := r.adm("-S", "-n"); after != before {
+		t.Errorf("it changed the rules to\n%s", after)
+	}
+	r.count(2)
 }

@@ -46,6 +46,21 @@ func NATErrorOut(p *packet.Packet, v *packet.Vnet, q *packet.Packet, virtual pac
 	mendICMP(p, v, q, addrs, old)
 }
 
+// QuoteUntranslated brings the UDP checksum in q, which p quotes, back from the real server's addressing to that of the
+// virtual service, which NATErrorOut doesn't. It must come before that. IPVS quotes what the client sent unless it was
+// translated, and then with the checksum of the translation.
+func QuoteUntranslated(p *packet.Packet, v *packet.Vnet, q *packet.Packet, virtual packet.Addr, vport uint16) {
+	if q.Proto != packet.ProtoUDP || len(q.Frame) < q.L4+packet.UDPLen || q.UDP().Checksum() == 0 || !q.Is4() {
+		return
+	}
+	h := q.UDP()
+	old := h.Checksum()
+	h.SetChecksum(notZero(packet.UpdatePort(old, packet.Difference4(q.Dst.V4(), virtual.V4()), q.DstPort, vport)))
+	if !partial(p, v) {
+		p.ICMP().SetChecksum(packet.Update16(p.ICMP().Checksum(), old, h.Checksum()))
+	}
+}
+
 // quoteSum is the sum of the quoted bytes that a translation changes: the IP header, what extends it, and the ports.
 func quoteSum(q *packet.Packet) uint64 { return packet.Sum(q.Frame[:q.L4+4], 0) }
 

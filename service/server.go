@@ -22,6 +22,7 @@ type RealServer struct {
 	Index uint32
 
 	method     atomic.Uint32
+	asked      atomic.Uint32
 	encap      atomic.Uint32
 	weight     atomic.Int32
 	staged     atomic.Int32
@@ -42,6 +43,7 @@ type RealServer struct {
 func NewRealServer(service Key, addr netip.AddrPort, m Method, weight int32) *RealServer {
 	rs := &RealServer{Service: service, Addr: addr, IP: packet.AddrFrom(addr.Addr())}
 	rs.method.Store(uint32(m))
+	rs.asked.Store(uint32(m))
 	rs.SetWeight(weight)
 	rs.available.Store(true)
 	return rs
@@ -55,6 +57,13 @@ func (rs *RealServer) Method() Method { return Method(rs.method.Load()) }
 
 // SetMethod changes the forwarding method of new connections.
 func (rs *RealServer) SetMethod(m Method) { rs.method.Store(uint32(m)) }
+
+// Asked is the forwarding method that was asked for. It differs from Method for a server that is the director itself: that is
+// served as Local whatever was asked for, but its connections have the states and the counts of the method that was.
+func (rs *RealServer) Asked() Method { return Method(rs.asked.Load()) }
+
+// SetAsked records the forwarding method that was asked for.
+func (rs *RealServer) SetAsked(m Method) { rs.asked.Store(uint32(m)) }
 
 // Weight is the share of new connections; 0 means quiesced.
 func (rs *RealServer) Weight() int32 { return rs.weight.Load() }

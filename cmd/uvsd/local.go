@@ -76,6 +76,9 @@ func (d *daemon) canForward(_ service.Key, rip netip.Addr, _ *api.ServerConfig) 
 	if !rip.Is4() {
 		return fmt.Errorf("%v is an address of the director itself, which only IPv4 servers can be", rip)
 	}
+	if d.stack.Device() != "" {
+		return nil // all has been checked
+	}
 	if err := d.guard.CheckLocal(); err != nil {
 		return fmt.Errorf("%v is an address of the director itself and cannot be served: %w", rip, err)
 	}

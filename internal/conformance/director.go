@@ -124,11 +124,11 @@ func (d *Director) Explain(frame []byte) (x dataplane.Explanation, ok bool) {
 	}, d.now), true
 }
 
-// Verdict says how the last frame ended whose Inject lay between two calls.
+// Verdict says how the last frame ended whose Inject lay between two calls; not what the host answered it, if it got it.
 func (d *Director) Verdict() (last dataplane.Verdict) {
 	now := d.plane.Stats().Verdicts
 	for v, n := range now {
-		if n != d.verdicts[v] {
+		if n != d.verdicts[v] && last != dataplane.ForwardedLocal {
 			last = dataplane.Verdict(v)
 		}
 	}

@@ -18,6 +18,9 @@ func hostAnswer(frame []byte) []byte {
 	if !ok || len(l4) < packet.UDPLen {
 		return nil
 	}
+	if !checksumRight(ip, l4) {
+		return nil
+	}
 	ports := (*packet.Ports)(l4)
 	client, own := packet.AddrFrom4(ip.Src()).Netip(), packet.AddrFrom4(ip.Dst()).Netip()
 	h := header{src: own, dst: client, proto: ip.Proto(), ttl: 64}
@@ -28,15 +31,23 @@ func hostAnswer(frame []byte) []byte {
 		if !ok || t.Flags()&packet.TCPRst != 0 {
 			return nil
 		}
-		h.df = true
+		h.df, h.tos = true, ip.TOS()&^3
 		body = reset(t, len(payload), netip.AddrPortFrom(own, ports.Dst()), netip.AddrPortFrom(client, ports.Src()))
 	case packet.ProtoUDP:
-		h.proto, h.tos = packet.ProtoICMP, 0xc0
+		h.proto, h.tos = packet.ProtoICMP, ip.TOS()&0x1e|0xc0
 		body = icmp(packet.ICMPUnreachable, packet.ICMPCodePort, 0, 0, b[:min(len(b), 548)])
 	default:
 		return nil
 	}
 	return ethernet(stackMAC, stackMAC, h.packet(body))
+}
+
+// checksumRight says that a packet's TCP or UDP checksum is, or that it has none.
+func checksumRight(ip *packet.IPv4, l4 []byte) bool {
+	if ip.Proto() == packet.ProtoUDP && (*packet.UDP)(l4).Checksum() == 0 {
+		return true
+	}
+	return checksum(packet.AddrFrom4(ip.Src()).Netip(), packet.AddrFrom4(ip.Dst()).Netip(), ip.Proto(), l4) == 0
 }
 
 // reset is the answer to a segment for a closed port (RFC 9293 section 3.10.7.1).

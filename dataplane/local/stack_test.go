@@ -1,0 +1,174 @@
+package local
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"os"
+	"testing"
+	"time"
+
+	"uvs/dataplane/link"
+	"uvs/lab"
+	"uvs/packet"
+)
+
+// TestMain runs the tests in a user namespace where the user isn't root.
+func TestMain(m *testing.M) {
+	if err := lab.Reexec(false); err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		os.Exit(1)
+	}
+	os.Exit(m.Run())
+}
+
+func must(t testing.TB, err error) {
+	t.Helper()
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+// host is a network namespace with a Stack in it.
+type host struct {
+	*lab.Namespace
+	*Stack
+	t    testing.TB
+	made []string
+}
+
+func newHost(t testing.TB, queues int) *host {
+	t.Helper()
+	l, err := lab.New(lab.Options{})
+	must(t, err)
+	t.Cleanup(func() { must(t, l.Close()) })
+	h := &host{t: t}
+	h.Namespace, err = l.Namespace("host")
+	must(t, err)
+	h.Stack = New(Config{Queues: queues, Made: func(name string) { h.made = append(h.made, name) }})
+	t.Cleanup(func() { must(t, h.Stack.Close()) })
+	return h
+}
+
+func (h *host) link(queue int) *link.Tap {
+	h.t.Helper()
+	var l *link.Tap
+	must(h.t, h.Do(func() (err error) { l, err = h.Link(queue); return err }))
+	h.t.Cleanup(func() { l.Close() })
+	return l
+}
+
+func (h *host) make() {
+	h.t.Helper()
+	must(h.t, h.Do(h.Make))
+}
+
+// datagram is a frame with a UDP datagram of four bytes for a loopback address, a virtio-net header in front.
+func datagram(port uint16) []byte {
+	const l4 = packet.VnetLen + packet.EthLen + packet.IPv4Len
+	b := append(make([]byte, l4+packet.UDPLen), "ping"...)
+	packet.PutEth(b[packet.VnetLen:], MAC, MAC, packet.EtherIPv4)
+	ip := b[packet.VnetLen+packet.EthLen:]
+	packet.PutIPv4(ip, len(ip), packet.Header4{TTL: 64, Proto: packet.ProtoUDP, Src: 0xc0000207, Dst: 0x7f000001})
+	(*packet.UDP)(b[l4:]).SetLen(packet.UDPLen + 4)
+	ports := (*packet.Ports)(b[l4:])
+	ports.SetSrc(1234)
+	ports.SetDst(port)
+	return b
+}
+
+// The links are there before the device, and take part from when it is made.
+func TestDeviceIsMadeOnDemand(t *testing.T) {
+	h := newHost(t, 2)
+	early := h.link(0)
+	if n := early.Recv(make([]link.Frame, 1)); n != 0 || early.FD() != -1 || h.Device() != "" {
+		t.Errorf("without a device: %d frames, descriptor %d, device %q", n, early.FD(), h.Device())
+	}
+	early.Send(datagram(9), nil)
+	if s := early.Stats(); s.TxError != 1 {
+		t.Errorf("what is sent without a device: %+v, want an error counted", s)
+	}
+	h.make()
+	h.make()
+	if len(h.made) != 1 || h.Device() != h.made[0] {
+		t.Errorf("made %v, device %q", h.made, h.Device())
+	}
+	late := h.link(1)
+	if early.FD() < 0 || late.FD() < 0 {
+		t.Fatalf("descriptors %d and %d", early.FD(), late.FD())
+	}
+	must(t, h.AddRoute(netip.MustParsePrefix("0.0.0.0/0"), netip.Addr{}, h.Device())) // a way back there must be
+	pc, err := h.ListenPacket("udp4", "127.0.0.1:0")
+	must(t, err)
+	defer pc.Close()
+	must(t, pc.SetReadDeadline(time.Now().Add(5*time.Second)))
+	port := netip.MustParseAddrPort(pc.LocalAddr().String()).Port()
+	for i, l := range []*link.Tap{early, late} {
+		b := datagram(port)
+		l.Send(b[:20+i], b[20+i:])
+		buf := make([]byte, 10)
+		n, from, err := pc.ReadFrom(buf)
+		if err != nil || string(buf[:n]) != "ping" || from.(*net.UDPAddr).String() != "192.0.2.7:1234" {
+			t.Errorf("link %d: received %q from %v, %v", i, buf[:n], from, err)
+		}
+	}
+}
+
+// Somebody deletes the device: who finds that out asks for another link, and gets one to a new device.
+func TestDeletedDeviceIsMadeAnew(t *testing.T) {
+	h := newHost(t, 1)
+	worker, slow := h.link(0), h.link(0)
+	h.make()
+	must(t, h.DeleteLink(h.Device()))
+	if n := worker.Recv(make([]link.Frame, 1)); n != 0 || !errors.Is(worker.Err(), link.ErrGone) {
+		t.Fatalf("Recv() = %d, Err() = %v, want ErrGone", n, worker.Err())
+	}
+	must(t, worker.Close())
+	again := h.link(0)
+	if len(h.made) != 2 || again.FD() < 0 || again.Err() != nil {
+		t.Errorf("made %v; descriptor %d, %v", h.made, again.FD(), again.Err())
+	}
+	slow.Send(datagram(9), nil)
+	if !errors.Is(slow.Err(), link.ErrGone) {
+		t.Errorf("the other link: %v, want ErrGone", slow.Err())
+	}
+	if _, err := h.Index(h.Device()); err != nil {
+		t.Error(err)
+	}
+}
+
+func TestCloseTakesTheDeviceAway(t *testing.T) {
+	h := newHost(t, 1)
+	l := h.link(0)
+	h.make()
+	name := h.Device()
+	must(t, h.Stack.Close())
+	must(t, l.Close())
+	if _, err := h.Index(name); err == nil {
+		t.Errorf("%s is still there", name)
+	}
+	if err := h.Do(h.Make); !errors.Is(err, link.ErrClosed) {
+		t.Errorf("Make() after Close() = %v", err)
+	}
+}
+
+func TestAllocTapAllocatesNothing(t *testing.T) {
+	h := newHost(t, 1)
+	l := h.link(0)
+	h.make()
+	pc, err := h.ListenPacket("udp4", "127.0.0.1:0")
+	must(t, err)
+	defer pc.Close()
+	b := datagram(netip.MustParseAddrPort(pc.LocalAddr().String()).Port())
+	frames := make([]link.Frame, 8)
+	l.Recv(frames) // makes its buffers
+	if n := testing.AllocsPerRun(100, func() {
+		l.Send(b[:30], b[30:])
+		l.Flush()
+		l.Recv(frames)
+		l.Release()
+	}); n != 0 {
+		t.Errorf("%v allocations per packet, want 0", n)
+	}
+}
