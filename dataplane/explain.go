@@ -237,7 +237,7 @@ func (x *explainer) send(addr packet.Addr, port uint16, m service.Method) {
 	if tunnelled {
 		x.MTU = x.tunnelMTU()
 	}
-	if x.q.Len > x.MTU && x.q.Uncut && (!tunnelled || x.table.Settings.PMTUDisc) {
+	if x.q.Len > x.MTU && (x.q.Uncut && (!tunnelled || x.table.Settings.PMTUDisc) || !x.q.Flow.Src.Is4()) {
 		x.Verdict = AnsweredICMP
 		return
 	}

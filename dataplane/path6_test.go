@@ -230,6 +230,24 @@ func TestSuperFramesOfIPv6(t *testing.T) {
 	}
 }
 
+// TestIPv6IsNeverFragmentedForATunnel has pmtu_disc off, with which IPv4 would be: the client is told all the same.
+func TestIPv6IsNeverFragmentedForATunnel(t *testing.T) {
+	d := newDirector(t, nil)
+	d.serve6(service.TCP, 80, service.Tunnel)
+	d.plane.Table().Settings.PMTUDisc = false
+	if out := d.inject(0, fromClient6(packet.TCPSyn, nil)); len(out[1]) != 1 {
+		t.Fatalf("%d frames sent, want 1: %v", len(out[1]), d.verdicts())
+	}
+	out := d.inject(0, fromClient6(packet.TCPAck, make([]byte, 1401)))
+	if p := decoded(t, one(t, out[0])); len(out[1]) != 0 || !p.IsICMP() || p.ICMP().Type() != packet.ICMP6TooBig || p.ICMP().MTU6() != 1460 {
+		t.Errorf("answer %x", p.Frame)
+	}
+	if out := d.inject(0, fromClient6(packet.TCPAck, make([]byte, 1400))); len(out[1]) != 1 {
+		t.Errorf("%d frames of what fits, want 1", len(out[1]))
+	}
+	d.accounted()
+}
+
 // newTraffic6 is newTraffic for IPv6.
 func newTraffic6(frame []byte, fromServer bool, flows int) *traffic {
 	t := newTraffic(frame, fromServer, flows)

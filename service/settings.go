@@ -23,8 +23,8 @@ type Settings struct {
 	ScheduleICMP bool
 	// NATICMPSend (nat_icmp_send) answers a real server's packet of no known connection with port unreachable.
 	NATICMPSend bool
-	// PMTUDisc (pmtu_disc) answers what is too long and has DF with fragmentation-needed, and copies DF into tunnels'
-	// outer headers. Default true.
+	// PMTUDisc (pmtu_disc) answers what is too long for a tunnel and has DF with fragmentation-needed, and copies DF into
+	// tunnels' outer headers. IPv6 is always answered. Default true.
 	PMTUDisc bool
 	// IgnoreTunneled (ignore_tunneled) keeps IPVS from looking at packets once more that left a tunnel of the host.
 	IgnoreTunneled bool
