@@ -13,6 +13,7 @@ import (
 
 // Route and neighbour attributes that golang.org/x/sys/unix doesn't name (linux/rtnetlink.h, linux/fib_rules.h).
 const (
+	rtaPref           = 20
 	rtaNexthopID      = 30
 	rtmFCloned        = 0x200
 	fraSuppressNobody = 0xffffffff // FRA_SUPPRESS_PREFIXLEN of a rule that suppresses nothing
@@ -59,6 +60,7 @@ type kernelRoute struct {
 	// in a kernel that doesn't spell them out): the kernel must be asked per address.
 	opaque bool
 	cached bool        // no route of a table but an answer about one address
+	pref   int         // of an IPv6 router (RFC 4191): 1 high, 0 medium, -1 low
 	mtu    int         // of the route, 0 if it sets none
 	source packet.Addr // preferred source, zero if it sets none
 	hops   []kernelHop
@@ -68,7 +70,7 @@ type kernelRoute struct {
 type kernelHop struct {
 	index   int         // of the interface
 	gateway packet.Addr // zero: the destination itself is the neighbour
-	weight  int         // at least 1
+	weight  int         // at least 1; 0: only when those before it don't answer
 	dead    bool        // the kernel doesn't use it
 }
 
@@ -119,6 +121,10 @@ func parseRoute(b []byte) (k kernelRoute, ok bool) {
 			k.hops = parseMultipath(v, &k.opaque)
 		case rtaNexthopID:
 			viaObject = true
+		case rtaPref:
+			if len(v) > 0 {
+				k.pref = int(int8(v[0]<<6) >> 6) // two bits, signed
+			}
 		default:
 			single.parse(t, v, &k.opaque)
 		}

@@ -146,6 +146,9 @@ func (k *kernel) route(dst packet.Addr) (kernelRoute, error) {
 	var r kernelRoute
 	found := false
 	err := req.ExecuteIter(unix.NETLINK_ROUTE, unix.RTM_NEWROUTE, func(b []byte) bool {
+		if len(b) > 2 {
+			b[2] = 0 // of IPv6 the answer names the source that the host would have: no condition of the route
+		}
 		r, found = parseRoute(b)
 		return true
 	})

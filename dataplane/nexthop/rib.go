@@ -100,6 +100,43 @@ func (r *rib) remove(k kernelRoute) bool {
 	return true
 }
 
+// take is the route of a list that packets are sent by: the best, and of IPv6, whose routers announce themselves each by a
+// route of its own, all by routers that are as good. Of these the kernel takes one that answers (RFC 4861 section 6.3.6);
+// those of a lower preference come last (RFC 4191 section 3.2).
+func take(list []kernelRoute) *kernelRoute {
+	k := best(list)
+	if k == nil || k.prefix.Addr().Is4() || !k.byRouters() {
+		return k
+	}
+	var all []*kernelRoute
+	for i := range list {
+		if o := &list[i]; o.byRouters() && !before(k, o) && !before(o, k) {
+			all = append(all, o)
+		}
+	}
+	if len(all) == 1 {
+		return k
+	}
+	slices.SortStableFunc(all, func(a, b *kernelRoute) int { return b.pref - a.pref })
+	merged := *all[0]
+	merged.hops = slices.Clone(merged.hops)
+	for _, o := range all[1:] {
+		for _, h := range o.hops {
+			if o.pref < merged.pref {
+				h.weight = 0
+			}
+			merged.hops = append(merged.hops, h)
+		}
+	}
+	return &merged
+}
+
+// byRouters says that every way out of a route is by a router.
+func (k *kernelRoute) byRouters() bool {
+	return k.kind == unix.RTN_UNICAST && !k.opaque && len(k.hops) > 0 &&
+		!slices.ContainsFunc(k.hops, func(h kernelHop) bool { return h.gateway.IsZero() })
+}
+
 // best is the route of a list that the kernel takes, nil if none is alive: the kernel then goes on with a shorter prefix.
 func best(list []kernelRoute) *kernelRoute {
 	for i := range list {

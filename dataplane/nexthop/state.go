@@ -179,7 +179,7 @@ func (r *Resolver) reconsiderRerouted(now time.Time) {
 }
 
 func (r *Resolver) recompile(t *bart.Table[*route], routes map[netip.Prefix][]kernelRoute, p netip.Prefix) *bart.Table[*route] {
-	if rt := r.compile(best(routes[p])); rt != nil {
+	if rt := r.compile(take(routes[p])); rt != nil {
 		return t.InsertPersist(p, rt)
 	}
 	return t.DeletePersist(p)
@@ -310,7 +310,7 @@ func (r *Resolver) compileAll(now time.Time) {
 func (r *Resolver) compileTable(routes map[netip.Prefix][]kernelRoute) *bart.Table[*route] {
 	t := new(bart.Table[*route])
 	for p, list := range routes {
-		if rt := r.compile(best(list)); rt != nil {
+		if rt := r.compile(take(list)); rt != nil {
 			t.Insert(p, rt)
 		}
 	}
@@ -362,6 +362,12 @@ func (r *Resolver) compile(k *kernelRoute) *route {
 		}
 		return rt
 	}
+	if total == 0 { // uvsd is not attached to those that come first
+		for i := range weights {
+			weights[i] = 1
+		}
+		total = len(weights)
+	}
 	sum := 0
 	for i, w := range weights {
 		sum += w
@@ -380,7 +386,7 @@ func (r *Resolver) path(i int, k *kernelRoute, h kernelHop) path {
 	}
 	if p.source.IsZero() || p.source.Is4() != k.prefix.Addr().Is4() {
 		to := packet.AddrFrom(k.prefix.Addr())
-		if h.gateway.Is4() == to.Is4() && !h.gateway.IsZero() {
+		if h.gateway.Is4() && to.Is4() { // an IPv6 router's address says nothing: it is link-local, mostly
 			to = h.gateway
 		}
 		p.source = source(r.addrs, h.index, to)
@@ -389,7 +395,9 @@ func (r *Resolver) path(i int, k *kernelRoute, h kernelHop) path {
 }
 
 // source is the address that the kernel would send from by way of an interface when the route names none
-// (inet_select_addr): the interface's first one, if possible of the neighbour's segment, else any of the host's.
+// (inet_select_addr): the interface's first one, if possible of the segment that to lies in, else any of the host's. For
+// IPv6 it is a simple reading of RFC 6724: no link-local one but for a link-local destination, none that is deprecated or
+// temporary.
 func source(addrs []kernelAddr, index int, to packet.Addr) packet.Addr {
 	const unfit = unix.IFA_F_SECONDARY | unix.IFA_F_TENTATIVE | unix.IFA_F_DADFAILED | unix.IFA_F_DEPRECATED
 	var first, elsewhere netip.Addr
