@@ -99,8 +99,8 @@ func (s *slowPath) addresses() map[announced]bool {
 // everywhere calls yield for the addresses that uvs has on all ports alike.
 func (s *slowPath) everywhere(yield func(packet.Addr) bool) {
 	s.table.VIPs(yield)
-	if !s.masq.IsZero() {
-		yield(s.masq)
+	for _, a := range s.masq {
+		yield(a)
 	}
 }
 

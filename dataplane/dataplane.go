@@ -82,8 +82,9 @@ type Config struct {
 	Stack *Stack
 	// Inner is the policy for real servers' own traffic.
 	Inner InnerPolicy
-	// MasqueradeAddr is the source under which MasqueradeInnerTraffic sends; the zero value takes the lowest VIP.
-	MasqueradeAddr netip.Addr
+	// MasqueradeAddrs are the sources under which MasqueradeInnerTraffic sends, at most one of each family; where there is
+	// none it is the family's lowest VIP.
+	MasqueradeAddrs []netip.Addr
 	// AnnounceInterval is the time between announcements of each address, by gratuitous ARP or unsolicited neighbour
 	// advertisement; 0 means 30 s, negative none.
 	AnnounceInterval time.Duration

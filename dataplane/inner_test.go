@@ -30,7 +30,7 @@ func backTo(t testing.TB, dst netip.Addr, sport, dport uint16, flags string) []b
 var masqueradeAddr = netip.MustParseAddr("10.9.0.50")
 
 func masquerading(t testing.TB) *director {
-	return newDirector(t, func(c *Config) { c.Inner, c.MasqueradeAddr = MasqueradeInnerTraffic, masqueradeAddr })
+	return newDirector(t, func(c *Config) { c.Inner, c.MasqueradeAddrs = MasqueradeInnerTraffic, []netip.Addr{masqueradeAddr} })
 }
 
 func TestTheMasqueradeAddressIsOurs(t *testing.T) {
@@ -104,7 +104,7 @@ func TestMasqueradedFlowsGetPortsOfTheirOwn(t *testing.T) {
 func TestWorkersNeverGiveTwoFlowsOnePort(t *testing.T) {
 	links := func() link.Link { return link.NewMem(link.MemConfig{}) }
 	d := newDirector(t, func(c *Config) {
-		c.Inner, c.MasqueradeAddr, c.Workers = MasqueradeInnerTraffic, masqueradeAddr, 2
+		c.Inner, c.MasqueradeAddrs, c.Workers = MasqueradeInnerTraffic, []netip.Addr{masqueradeAddr}, 2
 		c.OpenRx = func(int, int) (link.Link, error) { return links(), nil }
 	})
 	const rounds = 5000
@@ -225,4 +225,30 @@ func TestPacketsForTheHostItselfArePassed(t *testing.T) {
 		}
 		d.accounted()
 	}
+}
+
+// TestBothFamiliesAreMasqueraded has an address of each for it.
+func TestBothFamiliesAreMasqueraded(t *testing.T) {
+	own6, remote6 := netip.MustParseAddr("2001:db8:9::50"), packet.AddrFrom(client6.Addr())
+	d := newDirector(t, func(c *Config) {
+		c.Inner, c.MasqueradeAddrs = MasqueradeInnerTraffic, []netip.Addr{masqueradeAddr, own6}
+	})
+	d.serve6(service.TCP, 80, service.Masq) // routes
+	d.quiet()
+	p := parse(t, one(t, d.inject(1, fromInside(t, 11, 33000, 443, "S"))[0]))
+	if ip := p.Layer(layers.LayerTypeIPv4).(*layers.IPv4); !ip.SrcIP.Equal(masqueradeAddr.AsSlice()) {
+		t.Errorf("IPv4 sent as from %v, want %v", ip.SrcIP, masqueradeAddr)
+	}
+	out := decoded(t, one(t, d.inject(1, frame6(serverMAC(11), rsMAC, server6(11), remote6, packet.ProtoTCP, tcp6(33000, 443, packet.TCPSyn, nil), 16))[0]))
+	if out.Src != packet.AddrFrom(own6) || out.SrcPort != 33000 {
+		t.Errorf("IPv6 sent as from %v port %d, want %v", out.Src, out.SrcPort, own6)
+	}
+	back := frame6(gatewayMAC, cliMAC, remote6, packet.AddrFrom(own6), packet.ProtoTCP, tcp6(443, 33000, packet.TCPSyn|packet.TCPAck, nil), 16)
+	if in := decoded(t, one(t, d.inject(0, back)[1])); in.Dst != server6(11) || in.DstPort != 33000 {
+		t.Errorf("the answer went to %v port %d", in.Dst, in.DstPort)
+	}
+	if got := discovered(t, d.inject(0, solicitation(ndpAsker, packet.AddrFrom(own6)))[0]); len(got) != 1 || got[0].MAC != cliMAC {
+		t.Errorf("who has the address: %+v", got)
+	}
+	d.accounted()
 }

@@ -1,6 +1,8 @@
 package dataplane
 
 import (
+	"slices"
+
 	"uvs/conntrack"
 	"uvs/dataplane/link"
 	"uvs/dataplane/nexthop"
@@ -53,7 +55,7 @@ type path struct {
 	pkt      packet.Packet
 	quoted   packet.Packet
 	conn     conntrack.Conn
-	masq     packet.Addr // the address configured for masquerading, which is ours; zero: none
+	masq     []packet.Addr // the addresses configured for masquerading, which are ours
 	opening  opening
 	create   conntrack.NewConn
 	template conntrack.NewTemplate
@@ -84,7 +86,9 @@ func (w *path) init(p *Plane, tx []link.Link) {
 	w.plane, w.table = p, p.table.Load()
 	w.setTx(tx)
 	if p.cfg.Inner == MasqueradeInnerTraffic {
-		w.masq = packet.AddrFrom(p.cfg.MasqueradeAddr)
+		for _, a := range p.cfg.MasqueradeAddrs {
+			w.masq = append(w.masq, packet.AddrFrom(a))
+		}
 	}
 	for _, l := range []*forward.Limiter{&w.errors, &w.resets} {
 		l.Set(float64(p.cfg.AnswersPerSecond), p.cfg.AnswersPerSecond)
@@ -403,10 +407,10 @@ func (w *path) needHeads(n int) {
 	}
 }
 
-// owns says that a is an address that uvs has on port q: a VIP, the address for masquerading, or the gateway address of that
+// owns says that a is an address that uvs has on port q: a VIP, an address for masquerading, or a gateway address of that
 // segment.
 func (w *path) owns(q *port, a packet.Addr) bool {
-	if w.table.IsVIP(a) || a == w.masq && !a.IsZero() {
+	if w.table.IsVIP(a) || slices.Contains(w.masq, a) {
 		return true
 	}
 	for _, g := range q.gateways {

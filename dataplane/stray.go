@@ -90,6 +90,16 @@ func (w *path) route(q *port, f *link.Frame, hop *nexthop.Hop, status nexthop.St
 	return w.transmit(f, p, hop, InnerForward)
 }
 
+// masqueradeAddr is the address of a family that real servers' own traffic is sent under, the zero Addr if there is none.
+func (w *path) masqueradeAddr(is4 bool) packet.Addr {
+	for _, a := range w.masq {
+		if a.Is4() == is4 {
+			return a
+		}
+	}
+	return w.table.LowestVIP(is4)
+}
+
 // masqueradePorts is how many source ports masquerade tries before it gives up.
 const masqueradePorts = 16
 
@@ -103,11 +113,9 @@ func (w *path) masquerade(q *port, f *link.Frame) Verdict {
 	if p.Proto == packet.ProtoTCP && (p.TCPFlags&packet.TCPSyn == 0 || p.TCPFlags&packet.TCPRst != 0) {
 		return DropInner
 	}
-	from := w.masq
-	if from.IsZero() || from.Is4() != p.Is4() {
-		if from = w.table.LowestVIP(p.Is4()); from.IsZero() {
-			return DropInner
-		}
+	from := w.masqueradeAddr(p.Is4())
+	if from.IsZero() {
+		return DropInner
 	}
 	sourcePort := p.SrcPort
 	for try := range uint16(masqueradePorts) {

@@ -105,9 +105,7 @@ func (d *daemon) gateways() []guard.Gateway {
 // unwanted is what the host's stack has to be kept off for a table.
 func (d *daemon) unwanted(t *service.Table) guard.Desired {
 	want := guard.Desired{Gateways: d.gateways()}
-	if d.o.masquerade.IsValid() {
-		want.VIPs = append(want.VIPs, d.o.masquerade)
-	}
+	want.VIPs = append(want.VIPs, d.o.masquerade...)
 	for a := range t.VIPs {
 		want.VIPs = append(want.VIPs, a.Netip())
 	}

@@ -23,7 +23,7 @@ type options struct {
 	mac            guard.Mode
 	gateways       []gateway
 	inner          dataplane.InnerPolicy
-	masquerade     netip.Addr
+	masquerade     []netip.Addr
 	socket         string
 	stateDir       string
 	table          string
@@ -84,8 +84,9 @@ func parseOptions(args []string, out io.Writer) (*options, error) {
 		}
 		return nil
 	})
-	fs.Func("masquerade-address", "source `address` of masqueraded traffic, owned by uvsd (default the lowest virtual address)", func(s string) (err error) {
-		o.masquerade, err = netip.ParseAddr(s)
+	fs.Func("masquerade-address", "source `address` of masqueraded traffic, owned by uvsd; may be repeated, one of IPv4 and one of IPv6 (default the lowest virtual address)", func(s string) error {
+		a, err := netip.ParseAddr(s)
+		o.masquerade = append(o.masquerade, a)
 		return err
 	})
 	fs.StringVar(&o.socket, "socket", "/run/uvs/uvsd.sock", "`path` of the control socket")
@@ -131,14 +132,22 @@ func (o *options) check(rest []string) error {
 		return errors.New("--interface names no interface: say which one the virtual addresses are reached by, such as --interface eth0")
 	case o.workers < 1 || o.workers > 256:
 		return fmt.Errorf("--workers %d is not between 1 and 256", o.workers)
-	case o.masquerade.IsValid() && o.inner != dataplane.MasqueradeInnerTraffic:
+	case len(o.masquerade) > 0 && o.inner != dataplane.MasqueradeInnerTraffic:
 		return errors.New("--masquerade-address goes with --inner-traffic masquerade")
-	case o.masquerade.IsValid() && (!o.masquerade.Is4() || o.masquerade.IsUnspecified() || o.masquerade.IsMulticast() || o.masquerade.IsLoopback()):
-		return fmt.Errorf("--masquerade-address %v is not an IPv4 address that a host can have", o.masquerade)
 	case o.inner != dataplane.DropInnerTraffic && len(o.gateways) == 0:
 		return errors.New("--inner-traffic is about what comes through a --gateway, and there is none")
 	case o.maxConnections < 0:
 		return fmt.Errorf("--max-connections %d is negative", o.maxConnections)
+	}
+	families := make(map[int]bool)
+	for _, a := range o.masquerade {
+		switch {
+		case !a.IsGlobalUnicast() || a.Zone() != "" || a.Is4In6():
+			return fmt.Errorf("--masquerade-address %v is not an address that a host can have and others reach", a)
+		case families[a.BitLen()]:
+			return fmt.Errorf("--masquerade-address %v is the second of its family", a)
+		}
+		families[a.BitLen()] = true
 	}
 	seen := make(map[string]bool)
 	for _, name := range o.interfaces {

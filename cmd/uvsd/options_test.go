@@ -27,8 +27,11 @@ func TestWrongOptionsAreRefusedWithASentence(t *testing.T) {
 		{append(gateway[:4:4], "--gateway", "2001:db8::1/64@eth1"), ""},
 		{[]string{"--interface", "eth0", "--inner-traffic", "forward"}, "--gateway"},
 		{append(gateway[:4:4], "--masquerade-address", "192.0.2.1"), "--inner-traffic masquerade"},
-		{append(gateway[:4:4], "--inner-traffic", "masquerade", "--masquerade-address", "2001:db8::1"), "not an IPv4 address"},
-		{append(gateway[:4:4], "--inner-traffic", "masquerade", "--masquerade-address", "224.0.0.1"), "not an IPv4 address"},
+		{append(gateway[:4:4], "--inner-traffic", "masquerade", "--masquerade-address", "2001:db8::1"), ""},
+		{append(gateway[:4:4], "--inner-traffic", "masquerade", "--masquerade-address", "2001:db8::1", "--masquerade-address", "192.0.2.1"), ""},
+		{append(gateway[:4:4], "--inner-traffic", "masquerade", "--masquerade-address", "2001:db8::1", "--masquerade-address", "2001:db8::2"), "second of its family"},
+		{append(gateway[:4:4], "--inner-traffic", "masquerade", "--masquerade-address", "fe80::1"), "others reach"},
+		{append(gateway[:4:4], "--inner-traffic", "masquerade", "--masquerade-address", "224.0.0.1"), "not an address"},
 	} {
 		_, err := parseOptions(tt.args, io.Discard)
 		switch {

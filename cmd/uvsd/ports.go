@@ -22,7 +22,7 @@ func (d *daemon) preparePlane() (err error) {
 	d.stack = local.New(local.Config{Queues: d.o.workers, MTU: d.largestMTU(), Made: d.stackMade, Log: d.log})
 	cfg := dataplane.Config{
 		Workers: d.o.workers, Pin: d.o.pin, Conns: d.conns, NextHops: d.resolver, Inner: d.o.inner,
-		MasqueradeAddr: d.o.masquerade, AnnounceInterval: d.o.announce, AnnounceOn: d.resolver.OnLink,
+		MasqueradeAddrs: d.o.masquerade, AnnounceInterval: d.o.announce, AnnounceOn: d.resolver.OnLink,
 		OpenRx: d.openRx, OpenTx: d.openTx, Stack: d.stackPort(), Conflict: d.conflict, Log: d.log,
 	}
 	for _, p := range d.ports {
@@ -96,7 +96,7 @@ func (d *daemon) isLocal(a netip.Addr) bool {
 
 // isOwn says that a is an address that uvsd has and the host hasn't, whatever services there are.
 func (d *daemon) isOwn(a netip.Addr) bool {
-	if a == d.o.masquerade {
+	if slices.Contains(d.o.masquerade, a) {
 		return true
 	}
 	for _, g := range d.o.gateways {
