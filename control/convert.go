@@ -106,11 +106,6 @@ func (d *Director) checkService(k service.Key, c *api.ServiceConfig) (serviceCon
 	case c.OnePacket && k.Mark == 0 && k.Proto != service.UDP:
 		return out, refusal(api.Invalid, "one-packet scheduling is for UDP and firewall marks")
 	}
-	if d.cfg.CanServe != nil {
-		if err := d.cfg.CanServe(k, c); err != nil {
-			return out, refusal(api.Unsupported, "%v", err)
-		}
-	}
 	return out, nil
 }
 

@@ -60,9 +60,8 @@ type Config struct {
 	// IsLocal says that an address is the director's own: its real servers are given the forwarding method Local,
 	// whatever method was asked for. It is asked when a server is added or edited. nil: no address is.
 	IsLocal func(netip.Addr) bool
-	// CanServe and CanForward say why the packet path cannot do something yet; it is then refused as unsupported. nil
-	// functions and nil errors allow everything.
-	CanServe   func(k service.Key, c *api.ServiceConfig) error
+	// CanForward says why the packet path cannot send to a server so; it is then refused as unsupported. A nil function and
+	// a nil error allow everything.
 	CanForward func(k service.Key, rip netip.Addr, c *api.ServerConfig) error
 	// Sched holds the settings of schedulers, until they are set.
 	Sched sched.Config

@@ -227,12 +227,6 @@ func TestOperationsSeeEachOther(t *testing.T) {
 
 func TestWhatThePacketPathCannotDoIsRefused(t *testing.T) {
 	f := newFixture(t, func(c *Config) {
-		c.CanServe = func(k service.Key, _ *api.ServiceConfig) error {
-			if k.Addr.Addr().Is6() {
-				return errors.New("IPv6 is not in this version")
-			}
-			return nil
-		}
 		c.CanForward = func(_ service.Key, _ netip.Addr, c *api.ServerConfig) error {
 			if c.Method == api.Tunnel {
 				return errors.New("tunnels are not in this version")
@@ -242,7 +236,6 @@ func TestWhatThePacketPathCannotDoIsRefused(t *testing.T) {
 	})
 	f.must("-A " + web)
 	for line, want := range map[string]string{
-		"-A -f 8 -6":                    "add virtual service fwmark 8 (IPv6): IPv6 is not in this version",
 		"-a " + web + " -r 10.1.0.1 -i": "add real server 10.1.0.1:80 to tcp 10.9.0.100:80: tunnels are not in this version",
 	} {
 		if err := f.change(line); !errors.Is(err, api.Unsupported) || err.Error() != want {

@@ -43,14 +43,16 @@ func (w *path) mayError(p *packet.Packet, from packet.Addr, otherwise Verdict) V
 	return verdictNone
 }
 
-// refuse answers as the host would if the VIP were its own and nobody listened: TCP with a reset, others with port
-// unreachable.
+// refuse answers as the host would if the VIP were its own and nobody listened: TCP with a reset, SCTP with protocol
+// unreachable, others with port unreachable.
 func (w *path) refuse(q *port, f *link.Frame) Verdict {
 	p := &w.pkt
 	switch {
 	case p.Proto == packet.ProtoTCP && p.TCPFlags&packet.TCPRst != 0, // a reset is never answered by one
 		!forward.ChecksumOK(p, f.Vnet()):
 		return DropNoConn
+	case p.Proto == packet.ProtoSCTP: // the host of the VIP would have no SCTP
+		return w.answerUnreachable(q, p, forward.NoProtocol, 0, p.Dst, DropNoConn)
 	case p.Proto != packet.ProtoTCP:
 		return w.answerUnreachable(q, p, forward.NoPort, 0, p.Dst, DropNoConn)
 	case !w.resets.Allow(w.now):

@@ -59,9 +59,10 @@ type Reason uint8
 
 // The reasons that a director has of its own. It may pass on others that it is told.
 const (
-	NoHost = Reason(packet.ICMPCodeHost)       // the next hop does not answer
-	NoPort = Reason(packet.ICMPCodePort)       // nobody serves that
-	TooBig = Reason(packet.ICMPCodeFragNeeded) // longer than the way on, and not to be fragmented
+	NoHost     = Reason(packet.ICMPCodeHost)       // the next hop does not answer
+	NoPort     = Reason(packet.ICMPCodePort)       // nobody serves that
+	NoProtocol = Reason(packet.ICMPCodeProtocol)   // nobody speaks that
+	TooBig     = Reason(packet.ICMPCodeFragNeeded) // longer than the way on, and not to be fragmented
 )
 
 // icmp6 is the ICMPv6 message that says r: as RFC 7915 section 4.2 translates it, but that an unreachable host is ICMPv6's
@@ -72,6 +73,8 @@ func (r Reason) icmp6() (typ, code uint8) {
 		return packet.ICMP6TooBig, 0
 	case NoPort:
 		return packet.ICMP6Unreachable, packet.ICMP6CodePort
+	case NoProtocol:
+		return packet.ICMP6ParameterProblem, packet.ICMP6CodeNextHeader
 	case NoHost:
 		return packet.ICMP6Unreachable, packet.ICMP6CodeAddress
 	case 9, 10, 13, 15: // prohibited, by one rule or another
@@ -89,7 +92,11 @@ func Unreachable(buf []byte, p *packet.Packet, why Reason, mtu int, src packet.A
 		return icmpError(buf, p, packet.ICMPUnreachable, uint8(why), uint32(min(max(mtu, 0), 0xffff)), src)
 	}
 	typ, code := why.icmp6()
-	return icmpError(buf, p, typ, code, uint32(max(mtu, 0)), src)
+	rest := uint32(max(mtu, 0))
+	if why == NoProtocol {
+		rest = uint32(p.NextHeaderAt())
+	}
+	return icmpError(buf, p, typ, code, rest, src)
 }
 
 // TimeExceeded writes to buf an ICMP message that p's time to live has run out, from src to p's source. Its Ethernet

@@ -82,7 +82,7 @@ func TestReasons(t *testing.T) {
 	p4, _ := decode(t, frame(t, "udp"))
 	p6, _ := decode(t, frame(t, "udp6"))
 	for why, want := range map[Reason][2]uint8{
-		0: {1, 0}, NoHost: {1, 3}, 2: {1, 0}, NoPort: {1, 4}, TooBig: {2, 0}, 5: {1, 0}, 9: {1, 1}, 10: {1, 1}, 11: {1, 0}, 13: {1, 1}, 15: {1, 1}, 99: {1, 0},
+		0: {1, 0}, NoHost: {1, 3}, NoProtocol: {4, 1}, NoPort: {1, 4}, TooBig: {2, 0}, 5: {1, 0}, 9: {1, 1}, 10: {1, 1}, 11: {1, 0}, 13: {1, 1}, 15: {1, 1}, 99: {1, 0},
 	} {
 		f := Unreachable(make([]byte, ReplyLen), p6, why, 1400, addr("2001:db8:9::100"))
 		if got := [2]uint8(f[FrameHead+40:]); got != want {
@@ -188,5 +188,34 @@ func TestEchoReplyIPv6(t *testing.T) {
 				t.Errorf("ICMPv6 message %x", r.L4Bytes())
 			}
 		})
+	}
+}
+
+// TestUnknownProtocolPointsAtTheFieldThatNamesIt is RFC 4443 section 3.4: with extension headers it is the last one's field.
+func TestUnknownProtocolPointsAtTheFieldThatNamesIt(t *testing.T) {
+	p, _ := decode(t, frame(t, "udp6"))
+	for _, chain := range []struct {
+		headers []byte // first their protocols, then themselves
+		first   byte
+		want    int
+	}{
+		{nil, packet.ProtoSCTP, 6},
+		{[]byte{packet.ProtoSCTP, 0, 1, 4, 0, 0, 0, 0}, 60, 40},
+		{[]byte{60, 0, 1, 4, 0, 0, 0, 0, packet.ProtoSCTP, 1, 1, 12, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0}, 0, 48},
+		{[]byte{51, 0, 0, 0, 0, 0, 0, 9, packet.ProtoSCTP, 4, 0, 0, 0, 0, 0, 1, 0, 0, 0, 2, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12}, 44, 48},
+	} {
+		sctp := make([]byte, packet.SCTPLen)
+		f := append(append(append([]byte(nil), p.Frame[:packet.EthLen+packet.IPv6Len]...), chain.headers...), sctp...)
+		ip := (*packet.IPv6)(f[packet.EthLen:])
+		ip.SetNextHeader(chain.first)
+		ip.SetPayloadLen(len(chain.headers) + len(sctp))
+		var q packet.Packet
+		if fault := packet.Decode(f, &q); fault != packet.NoFault || q.Proto != packet.ProtoSCTP {
+			t.Fatalf("Decode = %v, protocol %d", fault, q.Proto)
+		}
+		b := Unreachable(make([]byte, ReplyLen), &q, NoProtocol, 0, addr("2001:db8:9::100"))
+		if got := (*packet.ICMP)(b[FrameHead+packet.IPv6Len:]).MTU6(); got != chain.want { // the same four bytes
+			t.Errorf("%x: points at %d, want %d", chain.headers, got, chain.want)
+		}
 	}
 }

@@ -147,6 +147,7 @@ const (
 	ICMPMaskReply      = 18 // RFC 950
 	ICMPCodeNet        = 0  // of ICMPUnreachable
 	ICMPCodeHost       = 1  // of ICMPUnreachable
+	ICMPCodeProtocol   = 2  // of ICMPUnreachable
 	ICMPCodePort       = 3  // of ICMPUnreachable
 	ICMPCodeFragNeeded = 4  // of ICMPUnreachable
 	ICMPCodeProhibited = 13 // of ICMPUnreachable; RFC 1812
@@ -174,6 +175,7 @@ const (
 	ICMP6CodeProhibited = 1 // of ICMP6Unreachable
 	ICMP6CodeAddress    = 3 // of ICMP6Unreachable
 	ICMP6CodePort       = 4 // of ICMP6Unreachable
+	ICMP6CodeNextHeader = 1 // of ICMP6ParameterProblem
 )
 
 // ICMPLen is the length in bytes of an ICMP header.

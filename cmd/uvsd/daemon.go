@@ -107,7 +107,7 @@ func newDaemon(o *options, log *zap.Logger) (_ *daemon, err error) {
 	}
 	d.director = control.New(control.Config{
 		Servers: servers, Connections: d.conns, Counters: d.plane, Publish: d.publish, Now: dataplane.BootTime,
-		IsLocal: d.isLocal, CanServe: canServe, CanForward: d.canForward, FillStatus: d.fillStatus, Explain: d.plane.Explain,
+		IsLocal: d.isLocal, CanForward: d.canForward, FillStatus: d.fillStatus, Explain: d.plane.Explain,
 		Interfaces: o.interfaces, AvailablePages: func() int { return availablePages(d.conns.Stats(), limit) },
 		Version: api.Version{UVS: version}, Log: log,
 	})
@@ -182,13 +182,4 @@ func serverAddrs(t *service.Table) []packet.Addr {
 		}
 	}
 	return addrs
-}
-
-// canServe refuses what the packet path cannot do yet.
-func canServe(k service.Key, _ *api.ServiceConfig) error {
-	switch {
-	case k.Proto == service.SCTP:
-		return errors.New("SCTP is not supported by this version")
-	}
-	return nil
 }

@@ -139,6 +139,10 @@ func l4(s *Step, src, dst netip.AddrPort) (proto uint8, b []byte, err error) {
 		binary.BigEndian.PutUint16(b[16:], c)
 		return packet.ProtoTCP, b, nil
 	}
+	if s.Pkt == "sctp" {
+		b, err = sctp(s, src, dst)
+		return packet.ProtoSCTP, b, err
+	}
 	if s.Pkt != "udp" && s.Pkt != "udpfrag" {
 		return 0, nil, fmt.Errorf("unknown kind of packet %q", s.Pkt)
 	}

@@ -130,7 +130,7 @@ func describeIPv6(d Described, b []byte, depth int) {
 		inner := Described{}
 		describeIPv6(inner, p, 0)
 		d["inner"] = inner
-	case proto == packet.ProtoTCP, proto == packet.ProtoUDP:
+	case proto == packet.ProtoTCP, proto == packet.ProtoUDP, proto == packet.ProtoSCTP:
 		describeL4(d, src, dst, proto, p, depth == 0)
 	}
 }

@@ -13,7 +13,7 @@ import (
 const traces = "../../testdata/golden/traces"
 
 // notYet are traces of what uvs doesn't do so far.
-var notYet = regexp.MustCompile(`^(sync-|sctp-)`)
+var notYet = regexp.MustCompile(`^sync-`)
 
 func TestConformance(t *testing.T) {
 	files, err := filepath.Glob(filepath.Join(traces, "*.json"))

@@ -83,7 +83,7 @@ func describeIP(d Described, b []byte, depth int) {
 	}
 	whole := frag&0x3fff == 0
 	switch {
-	case proto == packet.ProtoTCP, proto == packet.ProtoUDP:
+	case proto == packet.ProtoTCP, proto == packet.ProtoUDP, proto == packet.ProtoSCTP:
 		describeL4(d, src, dst, proto, p, whole && (depth == 0 || proto == packet.ProtoUDP && len(p) >= 8 && len(p) >= int(binary.BigEndian.Uint16(p[4:]))))
 	case proto == packet.ProtoICMP && len(p) >= 8:
 		d["icmp"] = fmt.Sprintf("%d/%d", p[0], p[1])
@@ -129,6 +129,12 @@ func describeL4(d Described, src, dst netip.Addr, proto uint8, p []byte, summed 
 		return
 	}
 	d["sport"], d["dport"] = int(binary.BigEndian.Uint16(p)), int(binary.BigEndian.Uint16(p[2:]))
+	if proto == packet.ProtoSCTP {
+		if summed && len(p) >= packet.SCTPLen {
+			d["csum"] = okBad((*packet.SCTP)(p).Checksum() == packet.CRC32c(p))
+		}
+		return
+	}
 	if proto == packet.ProtoUDP {
 		n := int(binary.BigEndian.Uint16(p[4:]))
 		d["data"] = n - 8

@@ -46,6 +46,7 @@ type Step struct {
 	IPID    *uint16 `json:"ipid"`
 	IPOpts  string  `json:"ipopts"`
 	BadCsum int     `json:"badcsum"`
+	Chunks  string  `json:"chunks"`
 	NoCsum  bool    `json:"nocsum"`
 	Part    int     `json:"part"`
 	FS      int     `json:"fs"`
