@@ -1,6 +1,7 @@
 package e2e
 
 import (
+	"bytes"
 	"fmt"
 	"net/netip"
 	"strings"
@@ -49,6 +50,30 @@ func TestTunnelKinds(t *testing.T) {
 	}
 }
 
+// TestTunnelPathMTU: a narrow way between director and real servers. What a router on it says about the outer packets, by ICMP
+// of their family, the client hears about its own, and sends shorter ones.
+func TestTunnelPathMTU(t *testing.T) {
+	r := &rig{t: t, tunnel: true, direct: true}
+	r.raise(lab.Config{IPv6: true})
+	_, err := r.Topology.ServeHTTP(80)
+	must(t, err)
+	_, err = r.Topology.ServeUDPEcho(53)
+	must(t, err)
+	must(t, r.Router.SetMTU("eth1", 1400))
+	for _, rs := range r.RealServers {
+		must(t, rs.SetMTU("eth0", 1400)) // or its longer answers would not arrive at the router
+	}
+	r.director = startDirector(t, r.Directors[0], program("uvsd"), r.attach()...)
+	for _, k := range tunnelKinds {
+		for i := range 4 {
+			inner6, outer6 := i&1 != 0, i&2 != 0
+			t.Run(fmt.Sprintf("%s/%sin%s", k.name, family(inner6), family(outer6)), func(t *testing.T) {
+				r.checkTunnel(t, k.args, k.proto, inner6, outer6)
+			})
+		}
+	}
+}
+
 func family(v6 bool) string { return map[bool]string{false: "4", true: "6"}[v6] }
 
 // checkTunnel serves both services through one kind of tunnel and lets a client use them.
@@ -82,8 +107,11 @@ func (r *rig) checkTunnel(t *testing.T, args string, proto byte, inner6, outer6 
 	must(t, err)
 	_, err = lab.Download(shortly(t), client, base, tunnelBytes)
 	must(t, err)
-	if _, _, err := lab.AskUDP(shortly(t), r.Clients[0].Namespace, udp, []byte("hello")); err != nil {
-		t.Error(err)
+	for _, n := range []int{5, 3000} { // in one piece and in fragments
+		want := bytes.Repeat([]byte("x"), n)
+		if _, echo, err := lab.AskUDP(shortly(t), r.Clients[0].Namespace, udp, want); err != nil || !bytes.Equal(echo, want) {
+			t.Errorf("echo of %d bytes: %d, %v", n, len(echo), err)
+		}
 	}
 	if proto == 0 {
 		proto = map[bool]byte{false: 4, true: 41}[inner6]
@@ -96,8 +124,11 @@ func (r *rig) checkTunnel(t *testing.T, args string, proto byte, inner6, outer6 
 				continue
 			}
 			got, l4 := tunnelled(w)
-			if got == protoICMP || got == protoICMPv6 || l4 == nil {
-				continue // neighbour discovery among them
+			if got == protoFragment && l4[2]|l4[3]&^7 == 0 { // the first one
+				got, l4 = l4[0], l4[8:]
+			}
+			if got == protoICMP || got == protoICMPv6 || got == protoFragment || l4 == nil {
+				continue // neighbour discovery among them, and later fragments
 			}
 			if got != proto || (w.kind == etherIPv6) != outer6 {
 				t.Fatalf("protocol %d came to rs%d, want %d, over IPv6 %v: %v", got, i+1, proto, outer6, w)
@@ -116,7 +147,7 @@ func (r *rig) checkTunnel(t *testing.T, args string, proto byte, inner6, outer6 
 	}
 }
 
-const protoICMPv6 = 58
+const protoFragment, protoICMPv6 = 44, 58
 
 // tunnelled is the protocol of an IP packet of either family without options or extension headers, and what it carries.
 func tunnelled(w wire) (proto byte, l4 []byte) {
