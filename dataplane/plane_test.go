@@ -2,8 +2,10 @@ package dataplane
 
 import (
 	"bytes"
+	"encoding/binary"
 	"net"
 	"net/netip"
+	"slices"
 	"testing"
 
 	"github.com/google/gopacket"
@@ -353,6 +355,44 @@ func TestEveryTruncationIsAccountedFor(t *testing.T) {
 	d.run()
 	if v := d.verdicts(); v[DropTruncated] != 1 || v[PassVLAN] != 1 || v[DropShort] == 0 || v[DropIPHeader] == 0 || v[DropIPChecksum] == 0 {
 		t.Errorf("verdicts %v", v)
+	}
+	d.accounted()
+}
+
+// The kernel takes the outermost tag out of a frame and tells it beside; QinQ's inner one stays where it was.
+func TestTagsBesideAndWithinAFrame(t *testing.T) {
+	within := func(f []byte, tpid uint16, tci uint16) []byte {
+		tagged := slices.Clone(f[:12])
+		tagged = binary.BigEndian.AppendUint16(tagged, tpid)
+		tagged = binary.BigEndian.AppendUint16(tagged, tci)
+		return append(tagged, f[12:]...)
+	}
+	d := newDirector(t, nil)
+	d.serve(service.TCP, service.Route, "10.1.0.11:80")
+	d.run() // announcements
+	syn := fromClient(t, client, "S", "")
+	for _, tt := range []struct {
+		name   string
+		frame  link.Frame
+		eth    []byte
+		passed bool
+	}{
+		{"untagged", link.Frame{}, syn, false},
+		{"a priority beside", link.Frame{Tagged: true, VLAN: 5 << 13, TPID: packet.EtherVLAN}, syn, false},
+		{"802.1Q beside", link.Frame{Tagged: true, VLAN: 7, TPID: packet.EtherVLAN}, syn, true},
+		{"QinQ", link.Frame{Tagged: true, VLAN: 7, TPID: packet.EtherQinQ}, within(syn, packet.EtherVLAN, 8), true},
+		{"a VLAN within a priority", link.Frame{Tagged: true, TPID: packet.EtherQinQ}, within(syn, packet.EtherVLAN, 8), true},
+		{"802.1ad within", link.Frame{}, within(syn, packet.EtherQinQ, 8), true},
+		{"two within", link.Frame{}, within(within(syn, packet.EtherVLAN, 8), packet.EtherQinQ, 7), true},
+	} {
+		before := d.verdicts()[PassVLAN]
+		f := tt.frame
+		f.Buf = append(make([]byte, packet.VnetLen), tt.eth...)
+		d.mem[0].InjectFrame(f)
+		out := d.run()
+		if passed := d.verdicts()[PassVLAN] - before; (passed == 1) != tt.passed || (len(out[1]) == 1) == tt.passed || len(out[0]) > 0 {
+			t.Errorf("%s: passed over %d, sent %d and %d frames", tt.name, passed, len(out[0]), len(out[1]))
+		}
 	}
 	d.accounted()
 }

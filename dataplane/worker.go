@@ -173,6 +173,9 @@ func (w *worker) admit(q *port, f *link.Frame, p *packet.Packet) (v Verdict, who
 		return w.plane.slow.offer(q.index, f), false
 	}
 	if fault := q.decode(frame, p); fault != packet.NoFault {
+		if t := eth.Type(); t == packet.EtherVLAN || t == packet.EtherQinQ {
+			return PassVLAN, false // a tag within another: the kernel took the outer one out
+		}
 		return faultVerdict[fault], false
 	}
 	if p.Fragment {

@@ -16,18 +16,37 @@ import (
 // An interface of the director that goes down and comes up again under traffic, and one that disappears and returns, with
 // the same MAC address or another: uvsd goes on by itself, and what was under way goes on where TCP bears it.
 func TestInterfaceGoesAndReturnsUnderTraffic(t *testing.T) {
-	for _, mac := range []string{"virtual", "interface"} {
-		for _, what := range []string{"down", "same MAC", "another MAC"} {
-			t.Run(fmt.Sprintf("%s/%s", mac, what), func(t *testing.T) {
+	const down, sameMAC, anotherMAC = "down", "same MAC", "another MAC"
+	for _, c := range []struct {
+		kind    lab.LinkKind
+		mac     string
+		args    []string // of uvsd beside; then it has the race detector
+		methods string
+		what    []string
+	}{
+		{lab.Veth, "virtual", nil, "DR TUN NAT", []string{down, sameMAC}},
+		{lab.Veth, "interface", nil, "DR NAT", []string{anotherMAC}},
+		{lab.Veth, "virtual", []string{"--workers", "3"}, "NAT", []string{anotherMAC}},
+		{lab.Veth, "interface", []string{"--workers", "2", "--link", "simple"}, "NAT", []string{sameMAC}},
+		{lab.BridgeMaster, "virtual", nil, "NAT", []string{anotherMAC}},
+		{lab.BridgeMaster, "interface", nil, "NAT", []string{sameMAC}},
+		{lab.Macvlan, "interface", nil, "NAT", []string{down, anotherMAC}},
+	} {
+		mac := c.mac
+		for _, what := range c.what {
+			t.Run(fmt.Sprintf("%v/%s%s/%s", c.kind, mac, strings.Join(c.args, ""), what), func(t *testing.T) {
 				methods(t, func(t *testing.T, cfg rigConfig) {
-					cfg.IPForward, cfg.Args = true, []string{"--mac", mac}
+					if !strings.Contains(c.methods, cfg.method()) {
+						return
+					}
+					cfg.DirectorLink, cfg.IPForward, cfg.Args, cfg.Race = c.kind, true, append([]string{"--mac", mac}, c.args...), c.args != nil
 					r := newRig(t, cfg)
 					r.duringOutage(func() {
 						for i := range r.Directors[0].Legs {
-							away := r.unplug(i, what == "down")
+							away := r.unplug(i, what == down)
 							time.Sleep(500 * time.Millisecond)
 							newMAC := r.Directors[0].Legs[i].MAC
-							if what == "another MAC" {
+							if what == anotherMAC {
 								newMAC = net.HardwareAddr{2, 0, 0, 0, 78, byte(i)}
 							}
 							away.replug(newMAC)
@@ -94,8 +113,18 @@ func (u *unplugged) replug(mac net.HardwareAddr) {
 	if u.down {
 		must(r.t, host.SetUp(u.leg.Name, true))
 	} else {
-		must(r.t, r.AddVeth(lab.End{Namespace: r.Switch, Name: u.leg.Port, Bridge: u.leg.Bridge},
-			lab.End{Namespace: host.Namespace, Name: u.leg.Name, MAC: mac}, r.Config.MTU))
+		switch u.leg.Kind {
+		case lab.Macvlan:
+			must(r.t, host.AddMacvlan(u.leg.Name, u.leg.Lower, mac))
+		case lab.BridgeMaster:
+			must(r.t, host.AddBridge(u.leg.Name, mac, r.Config.MTU))
+			must(r.t, host.SetBridge(u.leg.Lower, u.leg.Name))
+			must(r.t, host.SetBridge("spare"+u.leg.Name[3:], u.leg.Name))
+		default:
+			must(r.t, r.AddVeth(lab.End{Namespace: r.Switch, Name: u.leg.Port, Bridge: u.leg.Bridge},
+				lab.End{Namespace: host.Namespace, Name: u.leg.Name, MAC: mac}, r.Config.MTU))
+		}
+		must(r.t, host.AwaitCarrier(u.leg.Name))
 		must(r.t, host.AddAddr(u.leg.Name, u.leg.Prefix))
 		var err error
 		index, err = host.Index(u.leg.Name)

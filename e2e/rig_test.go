@@ -193,8 +193,17 @@ func modes(t *testing.T, test func(t *testing.T, cfg rigConfig)) {
 func methods(t *testing.T, test func(t *testing.T, cfg rigConfig)) {
 	t.Helper()
 	for _, cfg := range []rigConfig{{}, {TUN: true}, {NAT: true}} {
-		t.Run(map[bool]string{true: "TUN", false: map[bool]string{false: "DR", true: "NAT"}[cfg.NAT]}[cfg.TUN], func(t *testing.T) {
-			test(t, cfg)
-		})
+		t.Run(cfg.method(), func(t *testing.T) { test(t, cfg) })
 	}
+}
+
+// method is the forwarding method's name.
+func (cfg rigConfig) method() string {
+	switch {
+	case cfg.TUN:
+		return "TUN"
+	case cfg.NAT:
+		return "NAT"
+	}
+	return "DR"
 }

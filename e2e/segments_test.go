@@ -133,6 +133,9 @@ func twoSided(t *testing.T, cfg rigConfig, mac string) (r *rig, client2 *lab.Hos
 func TestNATServersBehindARouter(t *testing.T) {
 	for _, mac := range []string{"virtual", "interface"} {
 		for _, addressed := range []bool{true, false} {
+			if !addressed && mac == "interface" {
+				continue
+			}
 			name := mac + map[bool]string{true: "", false: "/director without inside address"}[addressed]
 			t.Run(name, func(t *testing.T) {
 				r := &rig{t: t, Topology: lab.NAT(t, lab.Config{RealServers: -1, IPForward: true, NoInsideAddress: !addressed})}
