@@ -41,6 +41,8 @@ type sign struct {
 	toUs bool
 	// timid says that it must not replace another MAC address that is known (an advertisement without override).
 	timid bool
+	// doubt says that it is a neighbour of the kernel's that seems to have another MAC address.
+	doubt bool
 }
 
 // HandleARP tells of an ARP packet that came in by an interface: a neighbour on a gateway's segment is known by it. It never
@@ -49,6 +51,18 @@ func (r *Resolver) HandleARP(iface int, a *packet.ARP) {
 	sender := packet.AddrFrom4(a.Sender())
 	if s := r.heardOn(iface, sender); s != nil && a.SenderMAC() != (packet.MAC{}) {
 		r.tell(sign{iface: iface, addr: sender, mac: a.SenderMAC(), toUs: packet.AddrFrom4(a.Target()) == s.own})
+	} else if s == nil {
+		r.doubt(iface, sender, a.SenderMAC())
+	}
+}
+
+// doubt has the kernel's own neighbour looked after when it speaks from another MAC address than the kernel has of it. The
+// kernel overhears requests too, but believes none within a second of its last news (locktime), and the station may not ask
+// again: our answer, which the kernel doesn't see, has told it all it wanted.
+func (r *Resolver) doubt(iface int, a packet.Addr, mac packet.MAC) {
+	hop, status := r.Lookup(a)
+	if status == Ready && hop.Iface == iface && hop.Gateway == a && hop.Dst != mac && mac != (packet.MAC{}) {
+		r.tell(sign{iface: iface, addr: a, mac: mac, doubt: true})
 	}
 }
 
@@ -65,6 +79,8 @@ func (r *Resolver) HandleNDP(iface int, n *packet.NDP) {
 	}
 	if s := r.heardOn(iface, n.Src); s != nil && n.MAC != (packet.MAC{}) {
 		r.tell(sign{iface: iface, addr: n.Src, mac: n.MAC, toUs: n.Target == s.own})
+	} else if s == nil {
+		r.doubt(iface, n.Src, n.MAC)
 	}
 }
 
@@ -93,6 +109,12 @@ func (r *Resolver) hear(h sign, now time.Time) {
 	}
 	key := neighbourKey{h.iface, h.addr}
 	n := r.neigh[key]
+	if h.doubt {
+		if n != nil && n.status == Ready && n.mac != h.mac {
+			n.doubted = true // until the next tick: the kernel may have believed it, and floods of such are no use
+		}
+		return
+	}
 	switch {
 	case n == nil && (!h.toUs || h.mac == packet.MAC{} || len(r.neigh) >= 2*r.cfg.MaxAddresses):
 		return

@@ -28,6 +28,7 @@ type neighbour struct {
 	// Of the kernel's.
 	inKernel bool
 	nud      uint16 // unix.NUD_*, 0 when not inKernel
+	doubted  bool   // it speaks from another MAC address, see Resolver.doubt
 
 	// Of our own client's.
 	tries     int // requests without an answer, 0 when none is out
@@ -319,11 +320,12 @@ func (r *Resolver) tend(n *neighbour, now time.Time) {
 			if lately || kept && turn {
 				r.resolve(n, now)
 			}
-		case kept && turn:
+		case kept && turn, n.doubted:
 			r.probe(n, now)
 		case turn && n.nud == unix.NUD_STALE && now.Sub(n.used) < keepTicks*tick:
 			r.use(n, now) // a client: once in half a minute is enough
 		}
+		n.doubted = false
 	}
 	if n.status == Unreachable && !kept && now.Sub(n.used) > forget && now.Sub(n.since) > forget {
 		r.set(n, Pending, n.mac, now)

@@ -218,6 +218,27 @@ func TestMACChangeIsFollowedAtOnce(t *testing.T) {
 	await(t, soon, "Generation() changes with the neighbour's MAC", func() bool { return r.Generation() != before })
 }
 
+// The kernel ignores what it overhears within a second of its last news of a neighbour. If that was the neighbour's only
+// word, to us, its new address must be found out all the same.
+func TestMACChangeThatTheKernelIgnoredIsFollowed(t *testing.T) {
+	t.Parallel()
+	n := newNet1(t)
+	n.director.sysctl("ipv4/neigh/eth1/locktime", "1000000")
+	r := n.director.resolver(attach("eth0", "eth1"))
+	awaitHop(t, r, soon, "10.0.0.2", n.serverHop())
+	old := n.server.mac("s0")
+	n.server.must(n.server.LinkSetHardwareAddr(n.server.link("s0"), net.HardwareAddr{2, 1, 1, 1, 1, 1}))
+	r.HandleARP(1, arpFrom(old, "10.0.0.2", "10.0.0.100")) // nothing new
+	r.HandleARP(0, arpFrom(n.server.mac("s0"), "10.0.0.2", "10.0.0.100"))
+	r.HandleARP(1, arpFrom(n.server.mac("s0"), "10.0.0.3", "10.0.0.100")) // a stranger
+	time.Sleep(2 * tick)
+	if hop := awaitStatus(t, r, soon, "10.0.0.2", Ready); hop.Dst != old {
+		t.Fatalf("without news the MAC address went from %v to %v", old, hop.Dst)
+	}
+	r.HandleARP(1, arpFrom(n.server.mac("s0"), "10.0.0.2", "10.0.0.100"))
+	awaitHop(t, r, 12*time.Second, "10.0.0.2", n.serverHop())
+}
+
 func TestStaticNeighbourIsUsedAndLeftAlone(t *testing.T) {
 	t.Parallel()
 	n := newNet1(t)
