@@ -269,6 +269,8 @@ func withMACs(f []byte, out sent) []byte {
 	return f
 }
 
+func isIPv6(frame []byte) bool { return (*packet.Eth)(frame).Type() == packet.EtherIPv6 }
+
 // family is what kinds of work in IPv6 are called behind their names.
 func family(p *packet.Packet) string {
 	if p.Is4() {

@@ -19,12 +19,17 @@ const SplitRoom = (FrameHead + 60) * (0xffff/(576-60-7) + 1)
 // cut. Split returns false, having emitted nothing, if frame is no IP frame or a fragment that ends beyond 64 KiB, mtu holds
 // no header and eight bytes, or buf has no room for the heads.
 func Split(buf, frame []byte, mtu int, emit func(head, body []byte)) bool {
-	_, b, ok := packet.ParseEth(frame)
+	eth, b, ok := packet.ParseEth(frame)
 	if !ok {
 		return false
 	}
 	c := cutter{buf: buf, frame: frame}
-	if isIPv6(frame) {
+	switch eth.Type() {
+	case packet.EtherIPv4:
+		if !c.set4(b) {
+			return false
+		}
+	case packet.EtherIPv6:
 		ip, _, ok := packet.ParseIPv6(b)
 		if !ok {
 			return false
@@ -33,10 +38,10 @@ func Split(buf, frame []byte, mtu int, emit func(head, body []byte)) bool {
 			return c.emitWhole(packet.IPv6Len, ip.PayloadLen(), emit)
 		}
 		n, ok := packet.UnfragmentableLen(b)
-		if !ok || !c.set6(n, nextID6(ip.Src(), ip.Dst())) {
+		if !ok || !c.set6(b, n, nextID6(ip.Src(), ip.Dst())) {
 			return false
 		}
-	} else if !c.set4() {
+	default:
 		return false
 	}
 	size := max(1, len(c.payload)) // of a piece's payload
@@ -68,12 +73,18 @@ type Fragmentation struct {
 // payload, or what follows how.Fixed bytes of IPv6), rising, all but the last multiples of 8, the last the length of it all.
 // An IPv6 datagram gets its fragment headers as how says. It returns false, having emitted nothing, also if ends is not so.
 func SplitAt(buf, frame []byte, ends []int, how Fragmentation, emit func(head, body []byte)) bool {
+	eth, b, ok := packet.ParseEth(frame)
+	if !ok {
+		return false
+	}
 	c := cutter{buf: buf, frame: frame}
-	var ok bool
-	if isIPv6(frame) {
-		ok = c.set6(how.Fixed, how.ID)
-	} else {
-		ok = c.set4()
+	switch eth.Type() {
+	case packet.EtherIPv4:
+		ok = c.set4(b)
+	case packet.EtherIPv6:
+		ok = c.set6(b, how.Fixed, how.ID)
+	default:
+		ok = false
 	}
 	if !ok || c.room() < len(ends) {
 		return false
@@ -94,11 +105,6 @@ func SplitAt(buf, frame []byte, ends []int, how Fragmentation, emit func(head, b
 	return len(ends) > 0
 }
 
-func isIPv6(frame []byte) bool {
-	eth, _, ok := packet.ParseEth(frame)
-	return ok && eth.Type() == packet.EtherIPv6
-}
-
 // cutter writes the heads of a datagram's fragments, one behind the other.
 type cutter struct {
 	buf       []byte
@@ -117,12 +123,8 @@ type cutter struct {
 	id     uint32
 }
 
-// set4 prepares c to cut the IPv4 frame.
-func (c *cutter) set4() bool {
-	eth, b, ok := packet.ParseEth(c.frame)
-	if !ok || eth.Type() != packet.EtherIPv4 {
-		return false
-	}
+// set4 prepares c to cut the IPv4 frame, whose packet b starts with.
+func (c *cutter) set4(b []byte) bool {
 	ip, payload, ok := packet.ParseIPv4(b)
 	if !ok {
 		return false
@@ -136,12 +138,8 @@ func (c *cutter) set4() bool {
 	return true
 }
 
-// set6 prepares c to cut the IPv6 frame behind fixed bytes of its packet.
-func (c *cutter) set6(fixed int, id uint32) bool {
-	_, b, ok := packet.ParseEth(c.frame)
-	if !ok {
-		return false
-	}
+// set6 prepares c to cut the IPv6 frame, whose packet b starts with, behind fixed bytes of that.
+func (c *cutter) set6(b []byte, fixed int, id uint32) bool {
 	_, payload, ok := packet.ParseIPv6(b)
 	if !ok {
 		return false
