@@ -249,3 +249,43 @@ func TestAllocLocalAllocatesNothing(t *testing.T) {
 		t.Errorf("frames took another way: %v", v)
 	}
 }
+
+// FuzzFromHost sends any bytes as what the host's stack sends: nothing may crash the path, and each frame must be accounted
+// for.
+func FuzzFromHost(f *testing.F) {
+	loopback := &layers.IPv4{SrcIP: net.IPv4(127, 0, 0, 1), DstIP: client.Addr().AsSlice()}
+	answer := frame(f, stackMAC, stackMAC, loopback, tcp(8080, client.Port(), "A"), payload(700))
+	datagram := frame(f, stackMAC, stackMAC, &layers.IPv4{SrcIP: unbound.AsSlice(), DstIP: client.Addr().AsSlice(), Flags: layers.IPv4DontFragment},
+		&layers.UDP{SrcPort: 5353, DstPort: layers.UDPPort(client.Port())}, payload(700))
+	asked := frame(f, stackMAC, stackMAC, &layers.IPv4{SrcIP: client.Addr().AsSlice(), DstIP: net.IPv4(127, 0, 0, 1)},
+		&layers.UDP{SrcPort: layers.UDPPort(client.Port()), DstPort: 5353}, payload(20))
+	refused := frame(f, stackMAC, stackMAC, loopback, &layers.ICMPv4{TypeCode: layers.CreateICMPv4TypeCode(3, 3)}, bytesOf(asked[packet.EthLen:]))
+	f.Add(answer, uint8(0), uint16(0), uint8(0), uint16(0), uint16(1500)) // the answer of a TCP server
+	f.Add(answer, uint8(1), uint16(100), uint8(1), uint16(34), uint16(600))
+	f.Add(answer, uint8(0), uint16(0), uint8(0), uint16(0), uint16(600))    // too long for the way
+	f.Add(datagram, uint8(0), uint16(0), uint8(0), uint16(0), uint16(1500)) // of a UDP server on every address
+	f.Add(datagram, uint8(5), uint16(100), uint8(1), uint16(34), uint16(600))
+	f.Add(refused, uint8(0), uint16(0), uint8(0), uint16(0), uint16(1500)) // port unreachable
+	f.Fuzz(func(t *testing.T, data []byte, gso uint8, size uint16, flags uint8, start, mtu uint16) {
+		d := newHosted(t, nil)
+		d.serve(service.TCP, service.Local, "127.0.0.1:8080")
+		d.serve(service.UDP, service.Local, "127.0.0.1:5353")
+		d.toHost(fromClient(t, client, "S", ""))
+		d.toHost(frame(t, gatewayMAC, cliMAC, &layers.IPv4{SrcIP: client.Addr().AsSlice(), DstIP: vip.AsSlice()},
+			&layers.UDP{SrcPort: layers.UDPPort(client.Port()), DstPort: 53}, payload(20)))
+		d.hops.SetPrefix(netip.MustParsePrefix("192.0.2.0/24"), &nexthop.Hop{Iface: 0, Dst: gatewayMAC, MTU: int(mtu)}, nexthop.Ready)
+		fr := link.Frame{Buf: append(make([]byte, packet.VnetLen), data...)}
+		if flags&0x80 == 0 {
+			mendIPv4(fr.Eth())
+		}
+		v := fr.Vnet()
+		v.SetGSOType(gso)
+		v.SetGSOSize(int(size))
+		v.SetFlags(flags & 1)
+		v.SetCsumStart(int(start))
+		v.SetCsumOffset(int(gso))
+		d.stack[0].InjectFrame(fr)
+		d.run()
+		d.accounted()
+	})
+}

@@ -220,8 +220,15 @@ func TestLocalClosedPort(t *testing.T) {
 
 // Who uses the program by the director's own address goes on doing so while it is a real server too.
 func TestLocalServerByItsOwnAddress(t *testing.T) {
-	r := newLocalRig(t, rigConfig{}, "0.0.0.0")
+	for _, mac := range []string{"virtual", "interface"} {
+		t.Run(mac, func(t *testing.T) { localByItsOwnAddress(t, mac) })
+	}
+}
+
+func localByItsOwnAddress(t *testing.T, mac string) {
+	r := newLocalRig(t, rigConfig{Args: []string{"--mac", mac}}, "0.0.0.0")
 	own := r.Directors[0].Addr()
+	strict(t, r.Directors[0])
 	r.restore(
 		fmt.Sprintf("-A -t %v:80 -s rr", r.VIP()), fmt.Sprintf("-a -t %v:80 -r %v:8080 -m", r.VIP(), own),
 		fmt.Sprintf("-A -u %v:53 -s rr", r.VIP()), fmt.Sprintf("-a -u %v:53 -r %v:5353 -m", r.VIP(), own))
@@ -288,7 +295,7 @@ func TestLocalAfterCrash(t *testing.T) {
 
 // Somebody deletes the device: another is made.
 func TestLocalDeviceIsMadeAnew(t *testing.T) {
-	r := newLocalRig(t, rigConfig{Args: []string{"--workers", "2"}}, "127.0.0.1")
+	r := newLocalRig(t, rigConfig{Race: true, Args: []string{"--workers", "2"}}, "127.0.0.1")
 	r.restore(fmt.Sprintf("-A -t %v:80 -s rr", r.VIP()), fmt.Sprintf("-a -t %v:80 -r 127.0.0.1:8080 -m", r.VIP()))
 	r.count(2)
 	must(t, r.Directors[0].DeleteLink("uvslocal0"))

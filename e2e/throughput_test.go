@@ -95,7 +95,7 @@ func BenchmarkIperf3(b *testing.B) {
 				topo := lab.NAT(b, lab.Config{RealServers: 1, IPForward: true, OffloadsOff: offloadsOff})
 				must(b, topo.Clients[0].AddRoute(netip.MustParsePrefix("10.1.0.0/24"), topo.Directors[0].Addr(), ""))
 				must(b, topo.Directors[0].AddAddr("eth1", netip.PrefixFrom(topo.Gateway, 24)))
-				iperf(b, topo, topo.RealServers[0].Addr(), reverse)
+				iperf(b, topo, topo.RealServers[0], topo.RealServers[0].Addr(), reverse)
 			})
 			for _, nat := range []bool{false, true} {
 				b.Run(prefix+map[bool]string{false: "DR", true: "NAT"}[nat], func(b *testing.B) {
@@ -103,24 +103,32 @@ func BenchmarkIperf3(b *testing.B) {
 					service := netip.AddrPortFrom(r.VIP(), iperfPort).String()
 					r.adm("-A", "-t", service, "-s", "rr")
 					r.adm("-a", "-t", service, "-r", netip.AddrPortFrom(r.RealServers[0].Addr(), iperfPort).String(), r.method())
-					iperf(b, r.Topology, r.VIP(), reverse)
+					iperf(b, r.Topology, r.RealServers[0], r.VIP(), reverse)
 				})
 			}
+			b.Run(prefix+"Local", func(b *testing.B) {
+				r := newRig(b, rigConfig{Config: lab.Config{RealServers: 1, OffloadsOff: offloadsOff}})
+				service := netip.AddrPortFrom(r.VIP(), iperfPort).String()
+				r.adm("-A", "-t", service, "-s", "rr")
+				r.adm("-a", "-t", service, "-r", "127.0.0.1")
+				iperf(b, r.Topology, r.Directors[0], r.VIP(), reverse)
+			})
 		}
 	}
 }
 
-// iperf runs iperf3 between client1 and rs1, and reports the rate at which the receiver got bytes.
-func iperf(b *testing.B, topo *lab.Topology, to netip.Addr, reverse bool) {
+// iperf runs iperf3 between client1 and a server, which the client calls by an address, and reports the rate at which the
+// receiver got bytes.
+func iperf(b *testing.B, topo *lab.Topology, rs *lab.Host, to netip.Addr, reverse bool) {
 	b.Helper()
-	server := topo.RealServers[0].Command(b.Context(), "iperf3", "--server", "--port", fmt.Sprint(iperfPort))
+	server := rs.Command(b.Context(), "iperf3", "--server", "--port", fmt.Sprint(iperfPort))
 	must(b, server.Start())
 	defer func() {
 		server.Process.Kill()
 		server.Wait()
 	}()
 	for end := time.Now().Add(5 * time.Second); ; time.Sleep(10 * time.Millisecond) {
-		conn, err := topo.RealServers[0].Dial("tcp", netip.AddrPortFrom(topo.RealServers[0].Addr(), iperfPort).String())
+		conn, err := rs.Dial("tcp", netip.AddrPortFrom(rs.Addr(), iperfPort).String())
 		if err == nil {
 			conn.Close()
 			break
