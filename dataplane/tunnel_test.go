@@ -41,6 +41,13 @@ func tunnelledBy(t *testing.T, e service.Encap) *director {
 	return d
 }
 
+// unfragmented is a TCP segment with n bytes of data from the client, who wishes to know path MTUs.
+func unfragmented(t testing.TB, flags string, n int) []byte {
+	t.Helper()
+	return frame(t, gatewayMAC, cliMAC, &layers.IPv4{SrcIP: client.Addr().AsSlice(), DstIP: vip.AsSlice(), Flags: layers.IPv4DontFragment},
+		tcp(client.Port(), 80, flags), gopacket.Payload(bytes.Repeat([]byte("x"), n)))
+}
+
 // encaps are the kinds of tunnel, with the bytes that each puts in front of an IPv4 packet, outer IPv4 header included, and more
 // if the packet's checksum was left to the device.
 var encaps = []struct {
@@ -108,7 +115,7 @@ func TestTunnelErrorsOfEveryKind(t *testing.T) {
 	for _, k := range encaps {
 		for _, lie := range []bool{false, true} {
 			d := tunnelledBy(t, k.encap)
-			sent := one(t, d.inject(0, fromClient(t, client, "PA", strings.Repeat("x", 100)))[1])
+			sent := one(t, d.inject(0, unfragmented(t, "PA", 100))[1])
 			outer := sent[packet.VnetLen+packet.EthLen:]
 			if lie { // another kind of tunnel, or another port
 				switch k.encap.Kind {
@@ -221,7 +228,7 @@ func TestTunnelErrorAtTheHostsAddressIsOurs(t *testing.T) {
 	server := packet.AddrFrom4(0x0a01000b)
 	d.hops.Set(server, &nexthop.Hop{Iface: 1, Dst: serverMAC(11), MTU: 1500, Source: packet.AddrFrom4(0x0a010005)}, nexthop.Ready)
 	d.inject(0, fromClient(t, client, "A", ""))
-	data := fromClient(t, client, "PA", strings.Repeat("x", 100))
+	data := unfragmented(t, "PA", 100)
 	outer := frame(t, serverMAC(1), serverMAC(2), &layers.IPv4{SrcIP: net.IPv4(10, 1, 0, 5), DstIP: net.IPv4(10, 1, 0, 11), Protocol: 4},
 		gopacket.Payload(data[packet.EthLen:]))
 	hostMAC := packet.MAC{2, 9, 9, 9, 9, 9}

@@ -46,6 +46,9 @@ func (w *path) tunnelError(h *packet.ICMP, quote []byte) Verdict {
 			said = h.MTU()
 		}
 		w.plane.mtus.learn(c.Server, said, w.now)
+		if q.MayFragment() {
+			return DropICMP // the client doesn't ask for path MTUs; the next one is cut up here
+		}
 	}
 	// The quoted packet stands for one that just came from the client.
 	about := append(append(w.whole[:0], make([]byte, packet.EthLen)...), inner...)
