@@ -108,7 +108,7 @@ func TestTunnelsBetweenTheFamilies(t *testing.T) {
 					if outer6 {
 						typ, code = c.typ6, c.code6
 					}
-					p := decoded2(t, one(t, m.inject(1, m.report(typ, code, c.mtu, outer[:min(len(outer), 500)]))[0]))
+					p := decodedICMP(t, one(t, m.inject(1, m.report(typ, code, c.mtu, outer[:min(len(outer), 500)]))[0]))
 					want := c.want4
 					if inner6 {
 						want = c.want6
@@ -132,7 +132,7 @@ func TestTunnelsBetweenTheFamilies(t *testing.T) {
 					t.Errorf("path MTU remembered as %d, want 1300", got)
 				}
 				// From now on the client hears of the narrower way, but never of less than IPv6 has everywhere.
-				p := decoded2(t, one(t, m.inject(0, m.fromClient("A", 1380))[0]))
+				p := decodedICMP(t, one(t, m.inject(0, m.fromClient("A", 1380))[0]))
 				want := 1300 - extra
 				said := p.ICMP().MTU()
 				if inner6 {
@@ -156,8 +156,8 @@ func TestTunnelsBetweenTheFamilies(t *testing.T) {
 	}
 }
 
-// decoded2 is decoded for ICMP of IPv4 too, which has no pseudo-header.
-func decoded2(t *testing.T, sent []byte) *packet.Packet {
+// decodedICMP is decoded for ICMP alone, of IPv4 too, which has no pseudo-header.
+func decodedICMP(t *testing.T, sent []byte) *packet.Packet {
 	t.Helper()
 	p := new(packet.Packet)
 	if fault := packet.Decode(sent[packet.VnetLen:], p); fault != packet.NoFault || !p.IsICMP() {

@@ -157,6 +157,22 @@ func TestTunnelErrorsOfEveryKind(t *testing.T) {
 	}
 }
 
+// TestClientThatIsCutIsNotTold: who sends without DF doesn't ask for path MTUs; what is too long is cut for it here.
+func TestClientThatIsCutIsNotTold(t *testing.T) {
+	d := tunnelledBy(t, service.Encap{})
+	long := fromClient(t, client, "PA", strings.Repeat("x", 1400))
+	sent := one(t, d.inject(0, long)[1])
+	report := frame(t, serverMAC(0xfa), rsMAC, &layers.IPv4{SrcIP: net.IPv4(10, 1, 0, 250), DstIP: net.IPv4(10, 1, 0, 1)},
+		&layers.ICMPv4{TypeCode: layers.CreateICMPv4TypeCode(3, 4), Seq: 1300}, gopacket.Payload(sent[packet.VnetLen+packet.EthLen:][:100]))
+	if got := d.inject(1, report)[0]; len(got) != 0 {
+		t.Errorf("the client was told: %x", got)
+	}
+	if n := len(d.inject(0, long)[1]); n != 2 {
+		t.Errorf("the next long packet was sent in %d frames, want 2", n)
+	}
+	d.accounted()
+}
+
 // TestTunnelOfTheServer: how a connection is encapsulated follows its server's settings at once.
 func TestTunnelOfTheServer(t *testing.T) {
 	d := newDirector(t, nil)

@@ -38,20 +38,23 @@ type Tunnel struct {
 
 // HeadLen is the length in bytes of the headers that the tunnel puts in front of p.
 func (t *Tunnel) HeadLen(p *packet.Packet, v *packet.Vnet) int {
-	n := t.ipLen()
-	switch t.Kind {
-	case GRE:
-		n += packet.GRELen
-		if t.Checksum {
-			n += packet.GREChecksumLen
-		}
-	case GUE:
-		n += packet.UDPLen + packet.GUELen
-		if t.leavesChecksum(p, v) {
-			n += packet.GUERemoteLen
-		}
+	if t.Kind == IPIP {
+		return t.ipLen()
 	}
-	return n
+	return t.ipLen() + t.shimLen(p, v)
+}
+
+// shimLen is the length in bytes of what stands between the two IP headers.
+func (t *Tunnel) shimLen(p *packet.Packet, v *packet.Vnet) int {
+	switch {
+	case t.Kind == GRE && t.Checksum:
+		return packet.GRELen + packet.GREChecksumLen
+	case t.Kind == GRE:
+		return packet.GRELen
+	case t.leavesChecksum(p, v):
+		return packet.UDPLen + packet.GUELen + packet.GUERemoteLen
+	}
+	return packet.UDPLen + packet.GUELen
 }
 
 func (t *Tunnel) ipLen() int {
@@ -88,6 +91,13 @@ func checksumOffset(proto uint8) int {
 // encapsulation. A super-frame cannot be wrapped: Segment cuts it first.
 func (t *Tunnel) Wrap(buf []byte, p *packet.Packet, v *packet.Vnet) (head, body []byte) {
 	head, body = buf[:FrameHead+t.HeadLen(p, v)], p.Frame[p.L3:]
+	clear(head[:packet.VnetLen])
+	copy(head[packet.VnetLen:FrameHead], p.Frame)
+	if t.Kind == IPIP {
+		CompleteChecksum(p.Frame, v)
+		t.putIP(head[packet.VnetLen:], body, 0, len(head)-FrameHead+len(body))
+		return head, body
+	}
 	in := load{packet: p, head: body}
 	if v.NeedsCsum() {
 		switch {
@@ -100,8 +110,6 @@ func (t *Tunnel) Wrap(buf []byte, p *packet.Packet, v *packet.Vnet) (head, body 
 		}
 		CompleteChecksum(p.Frame, v)
 	}
-	clear(head[:packet.VnetLen])
-	copy(head[packet.VnetLen:FrameHead], p.Frame)
 	t.put(head[packet.VnetLen:], &in)
 	return head, body
 }
@@ -141,53 +149,68 @@ func (in *load) addTo(s uint64) uint64 {
 
 // put writes to frame, which is as long as Ethernet header and tunnel's headers, all but the Ethernet addresses.
 func (t *Tunnel) put(frame []byte, in *load) {
-	b := frame[packet.EthLen:]
-	n := len(b) + len(in.head) + len(in.body)
-	proto, inner := uint8(packet.ProtoIPIP), uint16(packet.EtherIPv4)
-	h := packet.Header4{Src: t.Src.V4(), Dst: t.Dst.V4()}
-	if in.packet.Is4() {
-		ip := (*packet.IPv4)(in.head)
-		h.TOS, h.TTL, h.DF = ip.TOS(), ip.TTL(), t.PMTUDisc && ip.DF()
-	} else {
-		ip := (*packet.IPv6)(in.head)
-		h.TOS, h.TTL = ip.TrafficClass(), ip.HopLimit()
-		proto, inner = packet.ProtoIPv6, packet.EtherIPv6
-	}
-	if h.TOS&3 == 3 {
-		h.TOS ^= 1 // congestion marked before the tunnel is not marked in it (RFC 3168 section 9.1.1)
-	}
-	switch at := t.ipLen(); t.Kind {
+	b := frame[packet.EthLen+t.ipLen():]
+	var proto uint8
+	switch t.Kind {
 	case GRE:
-		h.Proto = packet.ProtoGRE
-		packet.PutGRE(b[at:], inner, t.Checksum)
+		proto = packet.ProtoGRE
+		inner := uint16(packet.EtherIPv6)
+		if in.packet.Is4() {
+			inner = packet.EtherIPv4
+		}
+		packet.PutGRE(b, inner, t.Checksum)
 		if t.Checksum {
-			packet.SetGREChecksum(b[at:], in.addTo(0))
+			packet.SetGREChecksum(b, in.addTo(0))
 		}
 	case GUE:
-		h.Proto = packet.ProtoUDP
-		t.putGUE(b[at:], proto, in)
-	default:
-		h.Proto = proto
+		proto = packet.ProtoUDP
+		t.putGUE(b, in)
+	}
+	t.putIP(frame, in.head, proto, len(frame)-packet.EthLen+len(in.head)+len(in.body))
+}
+
+// putIP writes Ethernet type and outer IP header to frame. inner begins with the inner one, proto is the protocol of what
+// follows the outer one, 0 if that is the inner one, and n the length in bytes of the outer packet.
+func (t *Tunnel) putIP(frame, inner []byte, proto uint8, n int) {
+	var tos, ttl uint8
+	df := false
+	innerProto := uint8(packet.ProtoIPIP)
+	if inner[0]>>4 == 4 {
+		ip := (*packet.IPv4)(inner)
+		tos, ttl, df = ip.TOS(), ip.TTL(), t.PMTUDisc && ip.DF()
+	} else {
+		ip := (*packet.IPv6)(inner)
+		tos, ttl, innerProto = ip.TrafficClass(), ip.HopLimit(), packet.ProtoIPv6
+	}
+	if tos&3 == 3 {
+		tos ^= 1 // congestion marked before the tunnel is not marked in it (RFC 3168 section 9.1.1)
+	}
+	if proto == 0 {
+		proto = innerProto
 	}
 	eth := (*packet.Eth)(frame)
 	if !t.Dst.Is4() {
 		eth.SetType(packet.EtherIPv6)
-		packet.PutIPv6(b, n-packet.IPv6Len, packet.Header6{
-			TrafficClass: h.TOS, NextHeader: h.Proto, HopLimit: h.TTL, Src: t.Src, Dst: t.Dst,
+		packet.PutIPv6(frame[packet.EthLen:], n-packet.IPv6Len, packet.Header6{
+			TrafficClass: tos, NextHeader: proto, HopLimit: ttl, Src: t.Src, Dst: t.Dst,
 		})
 		return
 	}
 	eth.SetType(packet.EtherIPv4)
-	if !h.DF {
-		h.ID = nextID(h.Src, h.Dst, h.Proto)
+	h := packet.Header4{TOS: tos, TTL: ttl, DF: df, Proto: proto, Src: t.Src.V4(), Dst: t.Dst.V4()}
+	if !df {
+		h.ID = nextID(h.Src, h.Dst, proto)
 	}
-	packet.PutIPv4(b, n, h)
+	packet.PutIPv4(frame[packet.EthLen:], n, h)
 }
 
 // putGUE writes UDP and GUE header to b, which ends with them.
-func (t *Tunnel) putGUE(b []byte, proto uint8, in *load) {
+func (t *Tunnel) putGUE(b []byte, in *load) {
 	p := in.packet
-	g := packet.GUE{Proto: proto, Remote: in.remote}
+	g := packet.GUE{Proto: packet.ProtoIPIP, Remote: in.remote}
+	if !p.Is4() {
+		g.Proto = packet.ProtoIPv6
+	}
 	if in.remote {
 		g.Start = p.L4 - p.L3
 		g.Field = g.Start + checksumOffset(p.Proto)
