@@ -158,9 +158,8 @@ func TestKernelRefusesNoKind(t *testing.T) {
 		if f.Out {
 			continue
 		}
-		switch p, _, _, ok := packet.DecodeQuotedIP(f.Data[packet.EthLen:]); {
-		case !ok:
-		case p == packet.ProtoICMP, p == packet.ProtoICMPv6 && f.Data[packet.EthLen+packet.IPv6Len] < 128:
+		proto, _, msg, ok := packet.DecodeQuotedIP(f.Data[packet.EthLen:])
+		if ok && (proto == packet.ProtoICMP || proto == packet.ProtoICMPv6 && (*packet.ICMP)(msg).IsError6()) {
 			t.Errorf("the director got %x", f.Data)
 		}
 	}
