@@ -197,6 +197,9 @@ func TestOptions(t *testing.T) {
 	}{
 		{"--director 10.0.0.1 --vip 192.0.2.100", ""},
 		{"--director 10.0.0.1,10.0.0.2/32 --director 10.1.0.0/16 --vip 192.0.2.100,192.0.2.101/32 --interface eth0", ""},
+		{"--director 2001:db8::1,10.0.0.0/8 --vip 2001:db8::100,192.0.2.100 --gue-port 0", ""},
+		{"--director 10.0.0.1 --vip 192.0.2.100 --gue-port 65536", "gue-port"},
+		{"--director 10.0.0.1 --vip 2001:db8::/64", "an address is wanted"},
 		{"--version", ""},
 		{"--vip 192.0.2.100", "--director names nobody"},
 		{"--director 10.0.0.1", "--vip names no virtual address"},
@@ -218,6 +221,9 @@ func TestOptions(t *testing.T) {
 	must(t, err)
 	if got := fmt.Sprint(o.decap.Directors, o.decap.VIPs, o.decap.Device); got != "[10.0.0.1/32 10.1.0.0/16] [192.0.2.100 192.0.2.101]t0" {
 		t.Errorf("parsed %s", got)
+	}
+	if o.decap.GUEPort != 6080 {
+		t.Errorf("GUE port %d unless told, want 6080", o.decap.GUEPort)
 	}
 	if _, err := newLogger("loud"); err == nil {
 		t.Error("--log-level loud is accepted")
