@@ -21,10 +21,10 @@ func (s *slowPath) discovery(q *port, f *link.Frame) Verdict {
 	switch {
 	case from.IsGroup() || from == packet.MAC{}:
 		return DropNDP
+	case p.ICMP().Type() == packet.ICMP6ListenerQuery:
+		return s.listenerQuery(q, p) // from the host's own bridge it has the MAC address that may be ours too
 	case s.isOurs(from):
 		return PassNDP // our own, reflected by a switch or come in by another port on the same segment
-	case p.ICMP().Type() == packet.ICMP6ListenerQuery:
-		return s.listenerQuery(q, p)
 	}
 	var n packet.NDP
 	if !packet.ParseNDP(p, &n) {
