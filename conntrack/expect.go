@@ -13,7 +13,7 @@ import (
 // an entry, which waits anew if c shows it to lead to the same server and port; or Full.
 func (t *Table) Expect(n *NewConn, c *Conn) Outcome {
 	var k Key
-	if t.Hash(&n.Flow, In, &k); !k.known || !reachable(n.Flow.Src, n.Server, n.Method, n.RS) {
+	if t.Hash(&n.Flow, In, &k); k.kind == keyNone || !reachable(n.Flow.Src, n.Server, n.Method, n.RS) {
 		t.refused.Add(1)
 		return Full
 	}

@@ -83,8 +83,17 @@ func (t *Table) bury(budget *int) bool {
 	return true
 }
 
+// used leaves out the shards for IPv6 as long as there was no IPv6.
+func (t *Table) used(shards []shard) []shard {
+	if t.pool.wide.Load() {
+		return shards
+	}
+	return shards[:len(shards)/2]
+}
+
 // turn turns the wheels of shards to the slots that are over at tick due. It returns false if the budget ran out.
 func (t *Table) turn(shards []shard, slot int64, tick, due uint32, budget *int) bool {
+	shards = t.used(shards)
 	first := t.sweeper.first.Add(1)
 	for i := range uint32(len(shards)) {
 		s := &shards[(first+i)%uint32(len(shards))]
@@ -140,6 +149,7 @@ func (t *Table) ExpireRemoved() {
 
 // pass looks for entries whose server is gone in all shards. It returns false if the budget ran out.
 func (t *Table) pass(shards []shard, pass uint32, budget *int) bool {
+	shards = t.used(shards)
 	first := t.sweeper.first.Add(1)
 	for i := range uint32(len(shards)) {
 		s := &shards[(first+i)%uint32(len(shards))]

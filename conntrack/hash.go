@@ -56,15 +56,23 @@ type Key struct {
 	cport, oport  uint16
 	proto         uint8
 	dir           Dir
-	known         bool // there are entries for such flows
-	wide          bool // an IPv6 flow
+	kind          keyKind
 	// Of an IPv6 flow instead of client and other. Others don't write them.
 	client6, other6 packet.Addr
 }
 
+// keyKind says which entries there may be under a key.
+type keyKind uint8
+
+const (
+	keyNone keyKind = iota // none, such as of a flow between the families
+	keyIPv4
+	keyIPv6
+)
+
 // addresses are those of the client and of the other side.
 func (k *Key) addresses() (client, other packet.Addr) {
-	if k.wide {
+	if k.kind == keyIPv6 {
 		return k.client6, k.other6
 	}
 	return packet.AddrFrom4(k.client), packet.AddrFrom4(k.other)
@@ -76,21 +84,25 @@ func (t *Table) Hash(f *packet.Flow, dir Dir, k *Key) {
 	if dir == Out {
 		client, other, cport, oport = other, client, oport, cport
 	}
-	k.known, k.wide = true, false
 	h := t.hash.client(f.Proto, client, cport)
 	k.shard = uint32(h >> t.connShift)
 	k.hash = t.hash.tuple(h, dir, other, oport)
 	k.client, k.other, k.cport, k.oport = client.V4(), other.V4(), cport, oport
-	k.proto, k.dir = f.Proto, dir
+	k.proto, k.dir, k.kind = f.Proto, dir, keyIPv4
 	if !client.Is4() || !other.Is4() {
 		k.widen(client, other, uint32(len(t.conns))/2)
 	}
 }
 
 // widen makes k, complete but for the addresses, one of an IPv6 flow, whose shards are wide behind those of IPv4. A flow
-// between the families has no entries.
+// between the families has no entries. Inlined, it would cost IPv4 registers.
+//
+//go:noinline
 func (k *Key) widen(client, other packet.Addr, wide uint32) {
-	k.known, k.wide = client.Is4() == other.Is4(), true
+	k.kind = keyIPv6
+	if client.Is4() != other.Is4() {
+		k.kind = keyNone
+	}
 	k.client6, k.other6 = client, other
 	k.shard += wide
 }
@@ -106,7 +118,7 @@ func (t *Table) Prefetch(keys []Key) {
 		return
 	}
 	for i := range keys {
-		if k := &keys[i]; k.known {
+		if k := &keys[i]; k.kind != keyNone {
 			s := &t.conns[k.shard]
 			s.lock()
 			if s.n != 0 {
@@ -116,7 +128,7 @@ func (t *Table) Prefetch(keys []Key) {
 		}
 	}
 	for i := range keys {
-		if k := &keys[i]; k.known {
+		if k := &keys[i]; k.kind != keyNone {
 			s := &t.conns[k.shard]
 			s.lock()
 			if s.n != 0 {
@@ -124,7 +136,7 @@ func (t *Table) Prefetch(keys []Key) {
 				for m := b.match(tagOf(k.hash)); m != 0; m &= m - 1 {
 					slot := b.ref(bits.TrailingZeros32(m)) >> 1
 					prefetch((*[entrySize]byte)(s.entry(slot)))
-					if k.wide {
+					if k.kind == keyIPv6 {
 						prefetch((*[entrySize]byte)(s.addresses(slot)))
 					}
 				}

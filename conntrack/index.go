@@ -77,7 +77,7 @@ func (s *shard) find(k *Key) (slot uint32, e *entry) {
 			if Dir(ref&1) != k.dir {
 				continue
 			}
-			if e := s.entry(ref >> 1); !k.wide && e.matches(k) || k.wide && s.matches(ref>>1, e, k) {
+			if e := s.entry(ref >> 1); k.kind == keyIPv4 && e.matches(k) || k.kind == keyIPv6 && s.matches(ref>>1, e, k) {
 				return ref >> 1, e
 			}
 		}

@@ -151,7 +151,7 @@ func TestNewestAnswersFirstBehindHoles(t *testing.T) {
 		others = append(others, entryOf(100+i))
 		s.add(others[i], Out, hash)
 	}
-	k := Key{hash: hash, client: 1, cport: 1000, proto: 6, other: 8, oport: 80, dir: Out}
+	k := Key{hash: hash, client: 1, cport: 1000, proto: 6, other: 8, oport: 80, dir: Out, kind: keyIPv4}
 	older, newer := entryOf(1), entryOf(1)
 	s.add(older, Out, hash)
 	s.remove(others[3], Out, hash)

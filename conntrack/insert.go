@@ -48,7 +48,7 @@ func (t *Table) Insert(n *NewConn, c *Conn) Outcome {
 		return t.onePacket(n, c)
 	}
 	var k Key
-	if t.Hash(&n.Flow, In, &k); !k.known || !reachable(n.Flow.Src, n.Server, n.Method, n.RS) {
+	if t.Hash(&n.Flow, In, &k); k.kind == keyNone || !reachable(n.Flow.Src, n.Server, n.Method, n.RS) {
 		t.refused.Add(1)
 		return Full
 	}

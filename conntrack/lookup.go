@@ -16,7 +16,7 @@ func (t *Table) In(f *packet.Flow, event uint8, now int64, c *Conn) Outcome {
 
 // InHashed is In for the key of a flow.
 func (t *Table) InHashed(k *Key, event uint8, now int64, c *Conn) Outcome {
-	if !k.known {
+	if k.kind == keyNone {
 		return Miss
 	}
 	r, tick := t.rules.Load(), tickOf(now)
@@ -96,7 +96,7 @@ func (t *Table) Out(f *packet.Flow, event uint8, now int64, c *Conn) Outcome {
 
 // OutHashed is Out for the key of a flow.
 func (t *Table) OutHashed(k *Key, event uint8, now int64, c *Conn) Outcome {
-	if !k.known {
+	if k.kind == keyNone {
 		return Miss
 	}
 	r, tick := t.rules.Load(), tickOf(now)
@@ -117,7 +117,7 @@ func (t *Table) OutHashed(k *Key, event uint8, now int64, c *Conn) Outcome {
 // for In or Out; a packet quoted in an ICMP error is to be reversed first.
 func (t *Table) Find(f *packet.Flow, dir Dir, now int64, c *Conn) bool {
 	var k Key
-	if t.Hash(f, dir, &k); !k.known {
+	if t.Hash(f, dir, &k); k.kind == keyNone {
 		return false
 	}
 	s := &t.conns[k.shard]

@@ -5,7 +5,7 @@ import "uvs/packet"
 // Peek says what In would do with a packet from the client, without doing it; c is filled where there is an entry.
 func (t *Table) Peek(f *packet.Flow, event uint8, now int64, c *Conn) Outcome {
 	var k Key
-	if t.Hash(f, In, &k); !k.known {
+	if t.Hash(f, In, &k); k.kind == keyNone {
 		return Miss
 	}
 	s := &t.conns[k.shard]

@@ -16,6 +16,7 @@ import (
 	"sync"
 	"sync/atomic"
 
+	"uvs/packet"
 	"uvs/service"
 )
 
@@ -124,6 +125,10 @@ func (s *shard) fill(c *Conn, slot uint32, e *entry, dir Dir, now int64) {
 	if e.flags()&Template != 0 {
 		id = templateID(s.id<<slotBits|slot, uint16(e.gen()))
 	}
-	c.Client, c.Virtual, c.Server = s.tuple(slot, e)
+	if s.stride == 1 && e.life()&lifeForeign == 0 {
+		c.Client, c.Virtual, c.Server = packet.AddrFrom4(e.client4()), packet.AddrFrom4(e.virtual4()), packet.AddrFrom4(e.server4())
+	} else {
+		c.Client, c.Virtual, c.Server = s.tuple(slot, e)
+	}
 	e.fill(c, id, dir, now)
 }

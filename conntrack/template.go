@@ -162,12 +162,12 @@ func (t *Table) templateKey(tk *TemplateKey, k *Key) (ok bool) {
 		hash:   t.hash.tuple(h, In, tk.Virtual, tk.VirtualPort),
 		shard:  uint32(h >> t.templateShift),
 		client: tk.Client.V4(), other: tk.Virtual.V4(), oport: tk.VirtualPort,
-		proto: uint8(tk.Proto), dir: In, known: true,
+		proto: uint8(tk.Proto), dir: In, kind: keyIPv4,
 	}
 	if !tk.Client.Is4() || !tk.Virtual.Is4() {
 		k.widen(tk.Client, tk.Virtual, uint32(len(t.templates))/2)
 	}
-	return k.known
+	return k.kind != keyNone
 }
 
 // templateShard returns the shard of a template's reference, or nil if there is no such shard.
