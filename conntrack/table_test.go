@@ -2,6 +2,7 @@ package conntrack
 
 import (
 	"errors"
+	"fmt"
 	"math/rand/v2"
 	"sync"
 	"testing"
@@ -263,7 +264,7 @@ func TestWorkersTogether(t *testing.T) {
 	w := newWorld(t, Config{Shards: 4})
 	var servers []*service.RealServer
 	for i, m := range []service.Method{service.Masq, service.Masq, service.Route, service.Local} {
-		servers = append(servers, w.server(t, []string{"10.1.0.11:80", "10.1.0.12:80", "10.1.0.13:80", "10.1.0.14:80"}[i], m))
+		servers = append(servers, w.server(t, fmt.Sprintf("10.1.0.%d:80", 11+i), m), w.server(t, fmt.Sprintf("[2001:db8:1::%d]:80", 11+i), m))
 	}
 	w.prefetchFrom = 0
 	const workers, rounds, flows = 8, 20000, 600
@@ -275,7 +276,9 @@ func TestWorkersTogether(t *testing.T) {
 			var c Conn
 			for round := range rounds {
 				now := begin + int64(round)*int64(100*time.Millisecond)
-				f, rs := numbered(service.Proto([]uint8{6, 17}[random.IntN(2)]), random.IntN(flows)), servers[random.IntN(4)]
+				family := random.IntN(2)
+				f := families[family].numbered(service.Proto([]uint8{6, 17, 132}[random.IntN(3)]), random.IntN(flows))
+				rs := servers[2*random.IntN(4)+family]
 				flags := []uint8{packet.TCPSyn, packet.TCPAck, packet.TCPFin, packet.TCPRst}[random.IntN(4)]
 				switch random.IntN(8) {
 				case 0, 1, 2:
@@ -286,7 +289,7 @@ func TestWorkersTogether(t *testing.T) {
 					a := answer(f, rs)
 					w.Out(&a, flags, now, &c)
 				case 4:
-					k := TemplateKey{Proto: service.TCP, Client: f.Src.Masked(30), Virtual: f.Dst, VirtualPort: f.SrcPort & 15}
+					k := TemplateKey{Proto: service.TCP, Client: f.Src.Masked([]int{30, 126}[family]), Virtual: f.Dst, VirtualPort: f.SrcPort & 15}
 					n := newConn(f, rs, packet.TCPSyn, now)
 					if w.FindTemplate(&k, now, &c) != Hit {
 						w.InsertTemplate(&NewTemplate{TemplateKey: k, Server: rs.IP, RS: rs, Timeout: 20 * time.Second, Now: now}, &c)
