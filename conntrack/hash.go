@@ -95,9 +95,7 @@ func (t *Table) Hash(f *packet.Flow, dir Dir, k *Key) {
 }
 
 // widen makes k, complete but for the addresses, one of an IPv6 flow, whose shards are wide behind those of IPv4. A flow
-// between the families has no entries. Inlined, it would cost IPv4 registers.
-//
-//go:noinline
+// between the families has no entries.
 func (k *Key) widen(client, other packet.Addr, wide uint32) {
 	k.kind = keyIPv6
 	if client.Is4() != other.Is4() {
