@@ -173,6 +173,8 @@ func (c *commit) apply(e *effect) {
 		for _, v := range d.services {
 			d.zeroLocked(v)
 		}
+	case api.StartDaemon, api.StopDaemon:
+		d.applyDaemonLocked(e.kind, &e.daemon)
 	case api.AddMarkRule:
 		d.marks.insert(e.rule, e.position)
 		c.marks = true

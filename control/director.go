@@ -67,6 +67,8 @@ type Config struct {
 	Sched sched.Config
 	// Interfaces are the names of the packet path's ports, in their order. Mark rules name them.
 	Interfaces []string
+	// InterfaceMTU is the MTU of an interface of the host, 0 if there is none of that name. nil: there is none.
+	InterfaceMTU func(name string) int
 	// AvailablePages is the number of pages of memory that the connection table may still have. Under amemthresh the
 	// defences drop_entry, drop_packet and secure_tcp begin. nil: always enough.
 	AvailablePages func() int
@@ -96,6 +98,7 @@ type Director struct {
 	stats    estimator
 	ticks    int
 	marks    markRules
+	daemons  []api.Daemon // of connection sync, the master first
 	settings service.Settings
 	defence  defence
 

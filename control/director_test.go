@@ -109,20 +109,6 @@ func TestRefusals(t *testing.T) {
 	}
 }
 
-func TestSyncDaemonsAreNotThereYet(t *testing.T) {
-	f := newFixture(t)
-	for kind, want := range map[api.OpKind]api.Code{api.StartDaemon: api.Unsupported, api.StopDaemon: api.DaemonNotRunning} {
-		req := &api.ChangeRequest{Ops: []api.Op{{Kind: kind, Daemon: &api.Daemon{Role: api.Master, Interface: "eth0"}}}}
-		reply, err := f.Change(t.Context(), req)
-		if err != nil || !errors.Is(reply.Err(), want) {
-			t.Errorf("%s: %v, %v, want %s", kind, err, reply.Err(), want)
-		}
-	}
-	if list, err := f.Daemons(t.Context()); len(list) != 0 || err != nil {
-		t.Errorf("Daemons() = %v, %v", list, err)
-	}
-}
-
 func TestListsKeepTheKernelsOrder(t *testing.T) {
 	f := newFixture(t)
 	f.must("-A "+web+" -s rr", "-A "+dns+" -s sh -b flag-1,flag-2,flag-3 -p 360", "-A -f 8 -6 -s dh -p 100 -M 64")

@@ -114,9 +114,6 @@ func (d *Director) Timeouts(ctx context.Context) (api.Timeouts, error) {
 	}, ctx.Err()
 }
 
-// Daemons implements api.Backend: connection sync is not in this version.
-func (d *Director) Daemons(ctx context.Context) ([]api.Daemon, error) { return nil, ctx.Err() }
-
 // Status implements api.Backend.
 func (d *Director) Status(ctx context.Context) (*api.Status, error) {
 	s := &api.Status{Version: d.cfg.Version.UVS}

@@ -16,6 +16,7 @@ type plan struct {
 	flushed  bool                     // the services of the desired state are gone
 	added    int                      // servers, for the room in the index
 	marks    plannedMarks
+	daemons  plannedDaemons
 	effects  []effect
 }
 
@@ -36,6 +37,7 @@ type effect struct {
 	timeouts api.Timeouts
 	rule     api.MarkRule
 	position int
+	daemon   api.Daemon
 }
 
 // add judges op. The error says what was tried and why it is refused, and has a code.
@@ -88,9 +90,14 @@ func (p *plan) add(op *api.Op) *api.Error {
 			return tried(err, "%s mark rule %v", verb, e.rule)
 		}
 	case api.StartDaemon:
-		return api.Errorf(api.Unsupported, "start sync daemon: connection sync is not in this version")
+		if e.daemon, err = p.startDaemon(op.Daemon); err != nil {
+			return tried(err, "start sync daemon %s", op.Daemon.Role)
+		}
 	case api.StopDaemon:
-		return api.Errorf(api.DaemonNotRunning, "stop sync daemon %s: none is running", op.Daemon.Role)
+		e.daemon = *op.Daemon
+		if err = p.stopDaemon(op.Daemon.Role); err != nil {
+			return tried(err, "stop sync daemon %s", op.Daemon.Role)
+		}
 	default:
 		return api.Errorf(api.BadRequest, "unknown operation %q", op.Kind)
 	}

@@ -31,7 +31,6 @@ type sysctlValue interface {
 
 const (
 	noSync      = "connection synchronisation is not in this version"
-	noSCTP      = "SCTP is not in this version"
 	noNetfilter = "uvs keeps no entries in netfilter's connection tracking; FTP and NAT need none"
 	seenOnce    = "uvs sees a packet once, on the wire: what leaves a tunnel of the host never comes back to it"
 	byDest      = "NAT's answers are routed by their destination alone"
@@ -56,7 +55,7 @@ var sysctls = []sysctl{
 	{"net.ipv4.vs.pmtu_disc", onOff(func(s *service.Settings) *bool { return &s.PMTUDisc }), ""},
 	{"net.ipv4.vs.schedule_icmp", onOff(func(s *service.Settings) *bool { return &s.ScheduleICMP }), ""},
 	{"net.ipv4.vs.secure_tcp", defenceMode(func(s *service.Settings) *service.DefenceMode { return &s.SecureTCP }), ""},
-	{"net.ipv4.vs.sloppy_sctp", onOff(func(s *service.Settings) *bool { return &s.SloppySCTP }), noSCTP},
+	{"net.ipv4.vs.sloppy_sctp", onOff(func(s *service.Settings) *bool { return &s.SloppySCTP }), ""},
 	{"net.ipv4.vs.sloppy_tcp", onOff(func(s *service.Settings) *bool { return &s.SloppyTCP }), ""},
 	{"net.ipv4.vs.snat_reroute", onOff(func(s *service.Settings) *bool { return &s.SNATReroute }), byDest},
 	{"net.ipv4.vs.sync_persist_mode", onOff(func(s *service.Settings) *bool { return &s.Sync.PersistMode }), noSync},

@@ -188,3 +188,12 @@ func (d *daemon) conflict(port int, a netip.Addr, station packet.MAC) {
 		Remedy: "remove the address there; on a real server: sysctl -w net.ipv4.conf.all.arp_ignore=1 net.ipv4.conf.all.arp_announce=2",
 	})
 }
+
+// interfaceMTU is the MTU of an interface of the host, 0 if there is none of that name.
+func interfaceMTU(name string) int {
+	l, err := netlink.LinkByName(name)
+	if err != nil {
+		return 0
+	}
+	return l.Attrs().MTU
+}
