@@ -94,7 +94,7 @@ func Unreachable(buf []byte, p *packet.Packet, why Reason, mtu int, src packet.A
 	typ, code := why.icmp6()
 	rest := uint32(max(mtu, 0))
 	if why == NoProtocol {
-		rest = uint32(p.NextHeaderAt())
+		rest = uint32(packet.NextHeaderAt(p.Frame[p.L3:], p.L4-p.L3))
 	}
 	return icmpError(buf, p, typ, code, rest, src)
 }

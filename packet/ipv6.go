@@ -129,25 +129,6 @@ func PutFragment(b []byte, next uint8, offset int, mf bool, id uint32) {
 	binary.BigEndian.PutUint32(b[4:8], id)
 }
 
-// NextHeaderAt is the offset in an IPv6 packet, from its start, of the field that names the protocol of its payload: what an
-// ICMPv6 parameter problem points at (RFC 4443 section 3.4).
-func (p *Packet) NextHeaderAt() int {
-	b, at := p.Frame[p.L3:], 6
-	next, end := b[at], p.L4-p.L3
-	for off := IPv6Len; off+2 <= end; {
-		at = off
-		size := 8 + int(b[off+1])*8
-		switch next {
-		case extAuth:
-			size = 8 + int(b[off+1])*4
-		case extFragment:
-			size = FragmentLen
-		}
-		next, off = b[off], off+size
-	}
-	return at
-}
-
 // maxExtensions bounds the walk through extension headers. No sender has use for more; RFC 8504 section 5.3 lets a host
 // refuse longer chains.
 const maxExtensions = 8
