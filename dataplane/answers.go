@@ -46,7 +46,7 @@ func (w *path) mayError(p *packet.Packet, from packet.Addr, otherwise Verdict) V
 // refuse answers as the host would if the VIP were its own and nobody listened: TCP with a reset, SCTP with protocol
 // unreachable, others with port unreachable.
 func (w *path) refuse(q *port, f *link.Frame) Verdict {
-	p := &w.pkt
+	p := w.pkt
 	switch {
 	case p.Proto == packet.ProtoTCP && p.TCPFlags&packet.TCPRst != 0, // a reset is never answered by one
 		!forward.ChecksumOK(p, f.Vnet()):

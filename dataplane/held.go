@@ -118,7 +118,7 @@ func (w *path) retryHeld() {
 
 // release does what was left to do with a held packet.
 func (w *path) release(h *heldFrame, hop *nexthop.Hop) Verdict {
-	f, p := &h.frame, &w.pkt
+	f, p := &h.frame, w.pkt
 	if fault := h.port.decode(f.Eth(), p); fault != packet.NoFault {
 		return faultVerdict[fault]
 	}

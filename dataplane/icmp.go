@@ -12,7 +12,7 @@ import (
 // icmp deals with an ICMP message addressed to us: an error about a connection follows it, an echo request to an address of
 // ours is answered.
 func (w *path) icmp(q *port, f *link.Frame) Verdict {
-	p := &w.pkt
+	p := w.pkt
 	h := p.ICMP()
 	isError, echo := h.IsError(), uint8(packet.ICMPEcho)
 	if !p.Is4() {
@@ -65,7 +65,7 @@ func (w *path) sendBack(q *port, f *link.Frame, p *packet.Packet) {
 // answer goes to the real server, one about a packet to a NAT server goes to the client. ours is false if it is about
 // neither.
 func (w *path) icmpError(q *port, f *link.Frame) (v Verdict, ours bool) {
-	p, conns, c := &w.pkt, w.plane.cfg.Conns, &w.conn
+	p, conns, c := w.pkt, w.plane.cfg.Conns, &w.conn
 	flow := w.quoted.Flow.Reverse()
 	if conns.Find(&flow, conntrack.In, w.now, c) {
 		w.in(c, p.IPLen())

@@ -104,7 +104,7 @@ type stackWay struct {
 
 // fromStack takes a packet that the host's stack sent into the device. k is its key, as of a server's answer.
 func (w *path) fromStack(q *port, f *link.Frame, k *conntrack.Key) Verdict {
-	p := &w.pkt
+	p := w.pkt
 	switch {
 	case !p.Is4():
 		return DropNoConn // the device has no IPv6
@@ -124,7 +124,7 @@ func (w *path) fromStack(q *port, f *link.Frame, k *conntrack.Key) Verdict {
 // isAnswer finds the connection that the host's packet belongs to, and does for it what conntrack.Out does. A UDP server
 // that has bound no address of its own answers from wherever the route says: then it is known by its port alone.
 func (w *path) isAnswer(k *conntrack.Key) bool {
-	p, conns := &w.pkt, w.plane.cfg.Conns
+	p, conns := w.pkt, w.plane.cfg.Conns
 	if w.stack.unbound.IsZero() || p.Src != w.stack.unbound {
 		return conns.OutHashed(k, p.TCPFlags, w.now, &w.conn) == conntrack.Hit
 	}
@@ -141,7 +141,7 @@ func (w *path) isAnswer(k *conntrack.Key) bool {
 // fromHost sends on what belongs to no connection: the host's answers to clients that use the server by its own
 // address, which the host cannot tell from the others. They go as the host would have sent them.
 func (w *path) fromHost(q *port, f *link.Frame) Verdict {
-	p := &w.pkt
+	p := w.pkt
 	if isLoopback(p.Src) || isGroup(p.Dst) {
 		return DropNoConn // nowhere to go: a connection's that is no more
 	}

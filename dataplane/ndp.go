@@ -11,7 +11,7 @@ import (
 // discovery answers neighbour solicitations for addresses of ours with our MAC, and listener queries, and tells the resolver
 // of everything else. s.pkt is the frame, decoded.
 func (s *slowPath) discovery(q *port, f *link.Frame) Verdict {
-	p, from := &s.pkt, (*packet.Eth)(f.Eth()).Src()
+	p, from := s.pkt, (*packet.Eth)(f.Eth()).Src()
 	if v := f.Vnet(); v.NeedsCsum() {
 		if !checksumInside(v, p) {
 			return DropOffload

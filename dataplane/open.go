@@ -22,7 +22,7 @@ type opening struct {
 
 // open deals with a packet of no known connection for service vs: it may open one (ip_vs_schedule).
 func (w *path) open(q *port, f *link.Frame, vs *service.VirtualService, mark uint32) Verdict {
-	p := &w.pkt
+	p := w.pkt
 	if w.owns(q, p.Src) {
 		return DropAddress // nobody else sends from it: the kernel's martian source
 	}
@@ -106,7 +106,7 @@ func (w *path) connect(q *port, f *link.Frame, vs *service.VirtualService, rs *s
 
 // insert inserts w.create and sends the packet.
 func (w *path) insert(q *port, f *link.Frame, vs *service.VirtualService, rs *service.RealServer) Verdict {
-	p, c := &w.pkt, &w.conn
+	p, c := w.pkt, &w.conn
 	switch w.plane.cfg.Conns.Insert(&w.create, c) {
 	case conntrack.Full:
 		return DropTableFull
@@ -189,7 +189,7 @@ func templatePort(vs *service.VirtualService, rs *service.RealServer) uint16 {
 // unavailable answers when a service has no server for a new connection (ip_vs_leave): port unreachable, for TCP as well;
 // but what merely passed by FTP's service is not ours to refuse so.
 func (w *path) unavailable(q *port, f *link.Frame, vs *service.VirtualService) Verdict {
-	p, o := &w.pkt, &w.opening
+	p, o := w.pkt, &w.opening
 	switch {
 	case w.table.Settings.CacheBypass && vs.Mark != 0 && !o.about && w.isElsewhere(q, o.flow.Dst):
 		return w.bypass(q, f, vs)

@@ -52,7 +52,8 @@ type path struct {
 	hops  []hopSlot // by RealServer.Index
 	stack stackWay
 
-	pkt      packet.Packet
+	pkt      *packet.Packet // the packet at hand
+	decoded  packet.Packet  // where one is decoded that is not staged
 	quoted   packet.Packet
 	conn     conntrack.Conn
 	masq     []packet.Addr // the addresses configured for masquerading, which are ours
@@ -83,7 +84,7 @@ type hopSlot struct {
 
 // init prepares a path that sends by tx, one link per port.
 func (w *path) init(p *Plane, tx []link.Link) {
-	w.plane, w.table = p, p.table.Load()
+	w.plane, w.table, w.pkt = p, p.table.Load(), &w.decoded
 	w.setTx(tx)
 	if p.cfg.Inner == MasqueradeInnerTraffic {
 		for _, a := range p.cfg.MasqueradeAddrs {
@@ -150,7 +151,7 @@ func (w *path) answer() []byte {
 // ip takes the packet w.pkt, addressed to us, from its lookup to its transmission. k is its key: of a server's answer if q
 // has real servers behind it, else of a client's packet.
 func (w *path) ip(q *port, f *link.Frame, k *conntrack.Key) Verdict {
-	p := &w.pkt
+	p := w.pkt
 	if q.host {
 		return w.fromStack(q, f, k)
 	}
@@ -200,7 +201,7 @@ func (w *path) ip(q *port, f *link.Frame, k *conntrack.Key) Verdict {
 
 // fromServer moves a packet that a real server sent; found is false if it belongs to no connection. k is its key.
 func (w *path) fromServer(q *port, f *link.Frame, k *conntrack.Key) (v Verdict, found bool) {
-	p, c, conns := &w.pkt, &w.conn, w.plane.cfg.Conns
+	p, c, conns := w.pkt, &w.conn, w.plane.cfg.Conns
 	if p.TTL <= 1 { // the kernel's routing drops it before IPVS sees it: the connection's state stays
 		if !conns.Find(&p.Flow, conntrack.Out, w.now, c) {
 			return verdictNone, false

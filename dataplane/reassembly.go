@@ -27,7 +27,7 @@ func (s *slowPath) takeFragment(q *port, f *link.Frame) {
 	r := &reassembled{datagram: d, largest: d.Largest()}
 	whole := link.Frame{Buf: d.Buf(), Type: f.Type}
 	n := uint64(d.Pieces())
-	if fault := q.decode(whole.Eth(), &s.pkt); fault != packet.NoFault {
+	if fault := q.decode(whole.Eth(), s.pkt); fault != packet.NoFault {
 		s.verdicts[faultVerdict[fault]] += n
 		return
 	}

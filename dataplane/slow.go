@@ -180,7 +180,7 @@ func (s *slowPath) take(c *queued) {
 		s.verdicts[s.arp(q, f)]++
 		return
 	}
-	if p := &s.pkt; packet.Decode(f.Eth(), p) == packet.NoFault && p.IsNeighbourDiscovery() {
+	if p := s.pkt; packet.Decode(f.Eth(), p) == packet.NoFault && p.IsNeighbourDiscovery() {
 		s.verdicts[s.discovery(q, f)]++
 		return
 	}

@@ -11,7 +11,7 @@ import (
 // stray deals with a packet that belongs to no connection and no service: refused if it is for an address of ours, as the
 // kernel would whose address it were; else foreign.
 func (w *path) stray(q *port, f *link.Frame) Verdict {
-	p := &w.pkt
+	p := w.pkt
 	switch {
 	case !w.owns(q, p.Dst):
 		return w.foreign(q, f)
@@ -33,7 +33,7 @@ func (w *path) other(q *port, f *link.Frame) Verdict {
 // foreign deals with a packet to an address that isn't ours: --inner-traffic says what becomes of what real servers send
 // through our gateway address on their own behalf, and of what routers send to them by us. The rest is none of our business.
 func (w *path) foreign(q *port, f *link.Frame) Verdict {
-	p, policy := &w.pkt, w.plane.cfg.Inner
+	p, policy := w.pkt, w.plane.cfg.Inner
 	switch {
 	case isGroup(p.Dst):
 		return PassGroup
@@ -76,7 +76,7 @@ func (w *path) isInner(a packet.Addr) bool {
 
 // route forwards a packet as a router does.
 func (w *path) route(q *port, f *link.Frame, hop *nexthop.Hop, status nexthop.Status) Verdict {
-	p := &w.pkt
+	p := w.pkt
 	if p.TTL <= 1 {
 		return w.answerTimeExceeded(q, p, w.routerAddr(q, p.Dst))
 	}
@@ -106,7 +106,7 @@ const masqueradePorts = 16
 // masquerade opens a connection from a real server to the outside. Its entry is that of a NAT connection seen from the
 // other end: the station outside is the client, our address and port the virtual service, the real server the server.
 func (w *path) masquerade(q *port, f *link.Frame) Verdict {
-	p, c, conns := &w.pkt, &w.conn, w.plane.cfg.Conns
+	p, c, conns := w.pkt, &w.conn, w.plane.cfg.Conns
 	if p.Proto != packet.ProtoTCP && p.Proto != packet.ProtoUDP {
 		return DropInner
 	}

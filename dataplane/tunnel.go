@@ -40,13 +40,12 @@ func (w *path) encapsulate(f *link.Frame, p *packet.Packet, c *conntrack.Conn, h
 	}
 	forward.Ethernet(p.Frame, hop.Dst, q.mac)
 	v := f.Vnet()
-	extra := t.HeadLen(p, v)
 	if v.GSOType() != packet.GSONone {
 		room := forward.SegmentRoom(p, v)
 		if room == 0 {
 			return DropTooBig // a kind of super-frame that cannot be cut, and a tunnel cannot carry it whole
 		}
-		if limit := w.outerLimit(c, hop); segmentLen(p, v)+extra > limit {
+		if limit := w.outerLimit(c, hop); segmentLen(p, v)+t.HeadLen(p, v) > limit {
 			return w.segmentAndSplit(p, v, hop.Iface, limit, room)
 		}
 		w.needHeads(room)
@@ -54,11 +53,12 @@ func (w *path) encapsulate(f *link.Frame, p *packet.Packet, c *conntrack.Conn, h
 		tx.Flush()
 		return ForwardedTUN
 	}
-	if p.IPLen()+extra > 0xffff {
-		return DropTooBig // a gathered datagram so long that no header could say how long the outer packet is
-	}
 	head, body := t.Wrap(w.answer(), p, v)
-	if limit := w.outerLimit(c, hop); len(head)-forward.FrameHead+len(body) > limit {
+	n := len(head) - forward.FrameHead + len(body)
+	if n > 0xffff {
+		return DropTooBig // a gathered datagram so long that no header can say how long the outer packet is
+	}
+	if limit := w.outerLimit(c, hop); n > limit {
 		if !w.splitOuter(hop.Iface, head, body, limit) {
 			return DropTooBig
 		}

@@ -132,7 +132,7 @@ func outerError(h *packet.ICMP, is4 bool) (what outerFault, why forward.Reason) 
 // toHost looks at a frame for the host's own MAC: an ICMP error about a tunnel whose outer source is the host's address is
 // ours as well.
 func (w *path) toHost(f *link.Frame) Verdict {
-	p := &w.pkt
+	p := w.pkt
 	if w.table.Empty() || packet.Decode(f.Eth(), p) != packet.NoFault || !p.IsICMP() || p.Fragment {
 		return PassForeignMAC
 	}

@@ -125,6 +125,7 @@ func (w *worker) batch(q *port, frames []link.Frame) {
 		dir = conntrack.Out
 	}
 	w.received += uint64(len(frames))
+	w.pkt = &w.decoded // a staged one of the last batch is about to be overwritten
 	n := 0
 	for i := range frames {
 		f, s := &frames[i], &w.staged[n]
@@ -142,7 +143,7 @@ func (w *worker) batch(q *port, frames []link.Frame) {
 	conns.Prefetch(w.keys[:n])
 	for i := range n {
 		s := &w.staged[i]
-		w.pkt = s.pkt
+		w.pkt = &s.pkt
 		if v := w.ip(q, s.frame, &w.keys[i]); v != verdictNone {
 			w.verdicts[v]++
 		}

@@ -1,8 +1,6 @@
 package forward
 
 import (
-	"hash/maphash"
-
 	"uvs/packet"
 )
 
@@ -98,6 +96,12 @@ func (t *Tunnel) Wrap(buf []byte, p *packet.Packet, v *packet.Vnet) (head, body 
 		t.putIP(head[packet.VnetLen:], body, 0, len(head)-FrameHead+len(body))
 		return head, body
 	}
+	t.wrap(head, body, p, v)
+	return head, body
+}
+
+// wrap is Wrap for what has more than an IP header to write: apart, so that IP-in-IP needn't clear a load on the stack.
+func (t *Tunnel) wrap(head, body []byte, p *packet.Packet, v *packet.Vnet) {
 	in := load{packet: p, head: body}
 	if v.NeedsCsum() {
 		switch {
@@ -111,7 +115,6 @@ func (t *Tunnel) Wrap(buf []byte, p *packet.Packet, v *packet.Vnet) (head, body 
 		CompleteChecksum(p.Frame, v)
 	}
 	t.put(head[packet.VnetLen:], &in)
-	return head, body
 }
 
 // putSegment writes to frame, from its Ethernet header on, the headers in front of a segment of the super-frame p. Its own
@@ -229,5 +232,5 @@ func (t *Tunnel) putGUE(b []byte, in *load) {
 // the same, and lies where Linux takes such ports from (ip_local_port_range).
 func sourcePort(p *packet.Packet) uint16 {
 	const first, count = 32768, 28232
-	return first + uint16(maphash.Comparable(idSeed, p.Flow)%count)
+	return first + uint16(mix(mixAddrs(p.Src, p.Dst), idKey[2], uint64(p.Proto)<<32|uint64(p.SrcPort)<<16|uint64(p.DstPort))%count)
 }

@@ -131,14 +131,18 @@ type Header4 struct {
 // PutIPv4 writes to the start of b a header without options, of a whole datagram of n bytes, header included.
 func PutIPv4(b []byte, n int, f Header4) {
 	h := (*IPv4)(b)
-	h[0], h[1] = 0x45, f.TOS
-	h.SetTotalLen(n)
-	h.SetID(f.ID)
-	h.SetFrag(f.DF, false, 0)
-	h[8], h[9] = f.TTL, f.Proto
+	first := 0x45<<24 | uint32(f.TOS)<<16 | uint32(uint16(n))
+	second := uint32(f.ID) << 16
+	if f.DF {
+		second |= 0x4000
+	}
+	third := uint32(f.TTL)<<24 | uint32(f.Proto)<<16
+	third |= uint32(^Fold(uint64(first) + uint64(second) + uint64(third) + uint64(f.Src) + uint64(f.Dst)))
+	binary.BigEndian.PutUint32(h[0:4], first)
+	binary.BigEndian.PutUint32(h[4:8], second)
+	binary.BigEndian.PutUint32(h[8:12], third)
 	binary.BigEndian.PutUint32(h[12:16], f.Src)
 	binary.BigEndian.PutUint32(h[16:20], f.Dst)
-	FixIPv4Checksum(b)
 }
 
 func (h *IPv4) setChecksum(c uint16) { binary.BigEndian.PutUint16(h[10:12], c) }
