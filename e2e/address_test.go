@@ -8,7 +8,6 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
-	"os"
 	"slices"
 	"strings"
 	"sync"
@@ -17,6 +16,7 @@ import (
 	"time"
 
 	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
 
 	"uvs/lab"
 )
@@ -33,8 +33,9 @@ func (r *rig) macOf(ifname string) string {
 	return ""
 }
 
-func TestDirectorAnswersARPForItsAddresses(t *testing.T) {
-	modes(t, func(t *testing.T, cfg rigConfig) {
+// By ARP, and by NDP.
+func TestDirectorAnswersForItsAddresses(t *testing.T) {
+	families(t, func(t *testing.T, cfg rigConfig) {
 		cfg.Bare = true
 		r := newRig(t, cfg)
 		if macs := whoHas(t, r.Clients[0], r.VIP()); len(macs) > 0 {
@@ -45,14 +46,14 @@ func TestDirectorAnswersARPForItsAddresses(t *testing.T) {
 			t.Errorf("for the VIP answer %v, want uvs's %s once", macs, r.macOf("eth0"))
 		}
 		if cfg.NAT {
-			if macs := whoHas(t, r.RealServers[0], r.Gateway); !slices.Equal(macs, []string{r.macOf("eth1")}) {
+			if macs := whoHas(t, r.RealServers[0], r.gateway()); !slices.Equal(macs, []string{r.macOf("eth1")}) {
 				t.Errorf("for the gateway answer %v, want uvs's %s once", macs, r.macOf("eth1"))
 			}
 			if macs := whoHas(t, r.RealServers[0], r.VIP()); len(macs) > 1 {
 				t.Errorf("inside %v answer for the VIP", macs)
 			}
 		}
-		if macs := whoHas(t, r.Clients[0], r.Directors[0].Addr()); !slices.Equal(macs, []string{r.Directors[0].Legs[0].MAC.String()}) {
+		if macs := whoHas(t, r.Clients[0], r.addr(r.Directors[0])); !slices.Equal(macs, []string{r.Directors[0].Legs[0].MAC.String()}) {
 			t.Errorf("for the director's own address answer %v, want its own %v", macs, r.Directors[0].Legs[0].MAC)
 		}
 		r.checkNotOnHost(r.VIP())
@@ -66,37 +67,45 @@ func TestDirectorAnswersARPForItsAddresses(t *testing.T) {
 // checkNotOnHost fails the test if the director's kernel has an address.
 func (r *rig) checkNotOnHost(addr netip.Addr) {
 	r.t.Helper()
-	must(r.t, r.Directors[0].Do(func() error {
-		local, err := os.ReadFile("/proc/thread-self/net/fib_trie")
-		if bytes.Contains(local, []byte(addr.String()+"\n")) && bytes.Contains(local, []byte("/32 host LOCAL")) {
-			for i, line := range strings.Split(string(local), "\n") {
-				if strings.HasSuffix(line, "-- "+addr.String()) && strings.Contains(strings.Split(string(local), "\n")[i+1], "LOCAL") {
-					r.t.Errorf("%v is an address of the director's own", addr)
-				}
-			}
+	local, err := r.Directors[0].Netlink().RouteListFiltered(netlink.FAMILY_ALL, &netlink.Route{Table: unix.RT_TABLE_LOCAL}, netlink.RT_FILTER_TABLE)
+	must(r.t, err)
+	for _, route := range local {
+		if route.Type == unix.RTN_LOCAL && route.Dst != nil && route.Dst.IP.Equal(addr.AsSlice()) {
+			r.t.Errorf("%v is an address of the director's own: %v", addr, route)
 		}
-		return err
-	}))
+	}
 }
 
 // A new address is announced, so that stations that knew another owner learn at once.
 func TestDirectorAnnouncesANewAddress(t *testing.T) {
-	r := newRig(t, rigConfig{Bare: true, Config: lab.Config{VIPs: 2}})
+	both(t, testAnnouncement)
+}
+
+func testAnnouncement(t *testing.T, six bool) {
+	r := newRig(t, rigConfig{Bare: true, Six: six, Config: lab.Config{VIPs: 2}})
+	everybody := "ff:ff:ff:ff:ff:ff"
+	if six {
+		everybody = groupMAC(allNodes).String()
+	}
 	client := r.Clients[0]
 	c, err := client.Capture("eth0")
 	must(t, err)
-	for _, vip := range r.VIPs {
+	for _, vip := range r.vips() {
 		// The client believes that another station has the address.
-		sendFrame(t, r.RealServers[0].Namespace, "eth0", arpFrame(client.Legs[0].MAC, r.RealServers[0].Legs[0].MAC, true, vip, client.Addr()))
+		if six {
+			r.believe(client, vip, r.RealServers[0].Legs[0].MAC)
+		} else {
+			sendFrame(t, r.RealServers[0].Namespace, "eth0", arpFrame(client.Legs[0].MAC, r.RealServers[0].Legs[0].MAC, true, vip, client.Addr()))
+		}
 		r.restore(r.rules(vip, "rr")...)
-		w, err := waitFor(shortly(t), c, func(w wire) bool { return w.arp && w.src == vip && w.dst == vip })
+		w, err := waitFor(shortly(t), c, func(w wire) bool { return w.announces(vip) })
 		if err != nil {
 			t.Fatal(err)
 		}
-		if mac := r.macOf("eth0"); w.from.String() != mac || w.claims.String() != mac || w.to.String() != "ff:ff:ff:ff:ff:ff" {
+		if mac := r.macOf("eth0"); w.from.String() != mac || w.claims.String() != mac || w.to.String() != everybody || six && !w.override {
 			t.Errorf("announced %v, want uvs's address %s to all", w, mac)
 		}
-		if _, _, err := lab.AskHTTP(shortly(t), r.client(), fmt.Sprintf("http://%v/", vip)); err != nil {
+		if _, _, err := lab.AskHTTP(shortly(t), r.client(), urlOf(vip)+"/"); err != nil {
 			t.Error(err)
 		}
 	}
@@ -104,7 +113,7 @@ func TestDirectorAnnouncesANewAddress(t *testing.T) {
 	_, err = waitFor(shortly(t), c, func() func(wire) bool {
 		n := 0
 		return func(w wire) bool {
-			if w.arp && w.src == r.VIP() && w.dst == r.VIP() {
+			if w.announces(r.VIP()) {
 				n++
 			}
 			return n > 1
@@ -116,11 +125,11 @@ func TestDirectorAnnouncesANewAddress(t *testing.T) {
 // Where the host's stack sees the frames too, it is kept off a new address before uvs takes the first of them: from then
 // on it sends none of them on.
 func TestHostIsKeptOffANewAddressInTime(t *testing.T) {
-	modes(t, func(t *testing.T, cfg rigConfig) {
+	families(t, func(t *testing.T, cfg rigConfig) {
 		cfg.VIPs, cfg.Bare, cfg.IPForward, cfg.Args = 2, true, true, []string{"--mac", "interface"}
 		r := newRig(t, cfg)
-		r.restore(r.rules(r.VIPs[1], "rr")...) // by which the servers are known to uvs, which needn't look for them later
-		r.echoOn(r.VIPs[1])
+		r.restore(r.rules(r.vips()[1], "rr")...) // by which the servers are known to uvs, which needn't look for them later
+		r.echoOn(r.vips()[1])
 		// The client sends to the director before it serves the address, and the director's host sends on to nowhere.
 		elsewhere := net.HardwareAddr{2, 0, 0, 0, 99, 99}
 		r.knows(r.Clients[0], r.VIP(), r.Directors[0].Legs[0].MAC)
@@ -193,19 +202,27 @@ func (r *rig) knows(h *lab.Host, addr netip.Addr, mac net.HardwareAddr) {
 	r.t.Cleanup(func() { h.Netlink().NeighDel(n) })
 }
 
+// believe makes a host know that an address is at mac.
+func (r *rig) believe(h *lab.Host, addr netip.Addr, mac net.HardwareAddr) {
+	r.t.Helper()
+	index, err := h.Index(h.Legs[0].Name)
+	must(r.t, err)
+	must(r.t, h.Netlink().NeighSet(&netlink.Neigh{LinkIndex: index, IP: addr.AsSlice(), HardwareAddr: mac, State: netlink.NUD_REACHABLE}))
+}
+
 func TestDirectorAnswersEcho(t *testing.T) {
 	for _, offloadsOff := range []bool{false, true} {
-		modes(t, func(t *testing.T, cfg rigConfig) {
+		families(t, func(t *testing.T, cfg rigConfig) {
 			cfg.OffloadsOff = offloadsOff
 			r := newRig(t, cfg)
 			for _, size := range []int{0, 56, 1472, 4000, 30000} {
 				r.ping(r.Clients[0], r.VIP(), size)
 			}
 			if cfg.NAT {
-				r.ping(r.RealServers[0], r.Gateway, 56)
-				r.ping(r.RealServers[1], r.Gateway, 3000)
+				r.ping(r.RealServers[0], r.gateway(), 56)
+				r.ping(r.RealServers[1], r.gateway(), 3000)
 			}
-			r.ping(r.Clients[0], r.Directors[0].Addr(), 56) // the host's own are still the host's
+			r.ping(r.Clients[0], r.addr(r.Directors[0]), 56) // the host's own are still the host's
 		})
 	}
 }
@@ -213,11 +230,15 @@ func TestDirectorAnswersEcho(t *testing.T) {
 // ping sends an ICMP echo request, which must be answered with the same.
 func (r *rig) ping(from *lab.Host, to netip.Addr, size int) {
 	r.t.Helper()
-	pc, err := from.ListenPacket("ip4:icmp", from.Addr().String())
+	network, own, request, reply := "ip4:icmp", from.Addr(), byte(8), byte(0)
+	if to.Is6() {
+		network, own, request, reply = "ip6:ipv6-icmp", from.Addr6(), 128, 129 // whose checksums are the kernel's affair
+	}
+	pc, err := from.ListenPacket(network, own.String())
 	must(r.t, err)
 	defer pc.Close()
 	message := make([]byte, 8+size)
-	message[0] = 8 // echo request
+	message[0] = request
 	binary.BigEndian.PutUint16(message[4:], uint16(size)+1)
 	for i := range message[8:] {
 		message[8+i] = byte(i * 7)
@@ -233,7 +254,7 @@ func (r *rig) ping(from *lab.Host, to netip.Addr, size int) {
 			r.t.Errorf("ping %v with %d bytes from %s: %v", to, size, from, err)
 			return
 		}
-		if who.String() == to.String() && answer[0] == 0 && onesSum(answer[:n]) == 0xffff && bytes.Equal(answer[4:n], message[4:]) {
+		if who.String() == to.String() && answer[0] == reply && (to.Is6() || onesSum(answer[:n]) == 0xffff) && bytes.Equal(answer[4:n], message[4:]) {
 			return
 		}
 	}
@@ -259,11 +280,11 @@ func onesSum(b []byte) uint16 {
 func TestPortWithoutServiceIsRefused(t *testing.T) {
 	for _, mac := range []string{"virtual", "interface"} {
 		t.Run(mac, func(t *testing.T) {
-			modes(t, func(t *testing.T, cfg rigConfig) {
+			families(t, func(t *testing.T, cfg rigConfig) {
 				cfg.Args, cfg.IPForward = []string{"--mac", mac}, true
 				r := newRig(t, cfg)
 				stop := r.captureDirector()
-				closed := netip.AddrPortFrom(r.VIP(), 81).String()
+				closed := r.at(81)
 				if conn, err := r.Clients[0].DialContext(shortly(t), "tcp", closed); !errors.Is(err, syscall.ECONNREFUSED) {
 					t.Errorf("connecting to %s: %v, %v; want it refused", closed, conn, err)
 				}
@@ -271,7 +292,7 @@ func TestPortWithoutServiceIsRefused(t *testing.T) {
 				// Once: the host's kernel would have its say too.
 				answers := 0
 				for _, w := range slices.Concat(stop()...) {
-					if w.Out && (w.proto == protoICMP || w.proto == protoTCP || w.proto == protoUDP) {
+					if w.Out && (w.isICMP() || w.proto == protoTCP || w.proto == protoUDP) {
 						answers++
 					}
 				}
@@ -299,7 +320,7 @@ func (r *rig) checkPortUnreachable(to string) {
 
 // A real server's ICMP error about a packet of a client reaches that client as one from the virtual service.
 func TestRealServersErrorReachesTheClient(t *testing.T) {
-	modes(t, func(t *testing.T, cfg rigConfig) {
+	families(t, func(t *testing.T, cfg rigConfig) {
 		r := newRig(t, cfg)
 		for _, s := range r.udp {
 			must(t, s.Close())
@@ -318,11 +339,14 @@ func TestRealServersErrorReachesTheClient(t *testing.T) {
 
 // A service without a server answers at once that nobody is there, so that clients don't wait.
 func TestServiceWithoutServerAnswersUnreachable(t *testing.T) {
-	r := newRig(t, rigConfig{})
-	r.adm("-A", "-t", r.VIP().String()+":8000")
-	r.adm("-A", "-u", r.VIP().String()+":8000")
-	if _, err := r.Clients[0].DialContext(shortly(t), "tcp", r.VIP().String()+":8000"); err == nil || !errors.Is(err, syscall.ECONNREFUSED) {
-		t.Errorf("connecting to a service without a server: %v, want it refused", err)
-	}
-	r.checkPortUnreachable(r.VIP().String() + ":8000")
+	both(t, func(t *testing.T, six bool) {
+		r := newRig(t, rigConfig{Six: six})
+		empty := r.at(8000)
+		r.adm("-A", "-t", empty)
+		r.adm("-A", "-u", empty)
+		if _, err := r.Clients[0].DialContext(shortly(t), "tcp", empty); err == nil || !errors.Is(err, syscall.ECONNREFUSED) {
+			t.Errorf("connecting to a service without a server: %v, want it refused", err)
+		}
+		r.checkPortUnreachable(empty)
+	})
 }

@@ -2,7 +2,6 @@ package e2e
 
 import (
 	"context"
-	"fmt"
 	"net/netip"
 	"os"
 	"slices"
@@ -15,7 +14,7 @@ import (
 
 // A quiesced server keeps its connections and gets no new ones.
 func TestWeightZeroQuiesces(t *testing.T) {
-	modes(t, func(t *testing.T, cfg rigConfig) {
+	families(t, func(t *testing.T, cfg rigConfig) {
 		r := newRig(t, cfg)
 		all, tally := r.holdMany(4)
 		if tally["rs1"] != 2 || tally["rs2"] != 2 {
@@ -40,7 +39,7 @@ func TestWeightZeroQuiesces(t *testing.T) {
 // As in the kernel: what belongs to a deleted server's connections is dropped in silence, others are untouched, and a
 // server that is added again has its connections again.
 func TestDeletedServersConnectionsWaitForIt(t *testing.T) {
-	modes(t, func(t *testing.T, cfg rigConfig) {
+	families(t, func(t *testing.T, cfg rigConfig) {
 		r := newRig(t, cfg)
 		all, _ := r.holdMany(2)
 		slices.SortFunc(all, func(a, b *held) int { return strings.Compare(a.server, b.server) })
@@ -72,7 +71,7 @@ func TestDeletedServersConnectionsWaitForIt(t *testing.T) {
 			t.Errorf("after the server was added again: %v", err)
 		}
 		for _, w := range slices.Concat(stop()...) {
-			if w.flags&tcpRST != 0 && w.proto == protoTCP || w.proto == protoICMP {
+			if w.flags&tcpRST != 0 && w.proto == protoTCP || w.isICMP() {
 				t.Errorf("not silent: %v", w)
 			}
 		}
@@ -84,14 +83,14 @@ func TestDeletedServersConnectionsWaitForIt(t *testing.T) {
 
 // When a service goes, so does its address if no other has it; connections of other services don't care.
 func TestDeletedServiceGivesItsAddressBack(t *testing.T) {
-	modes(t, func(t *testing.T, cfg rigConfig) {
+	families(t, func(t *testing.T, cfg rigConfig) {
 		cfg.VIPs = 2
 		r := newRig(t, cfg)
-		other := r.VIPs[1]
+		other := r.vips()[1]
 		r.restore(r.rules(other, "rr")...)
 		h := r.hold(r.Clients[0])
 		r.adm("-D", "-u", netip.AddrPortFrom(other, 53).String())
-		if _, _, err := lab.AskHTTP(shortly(t), r.client(), fmt.Sprintf("http://%v/", other)); err != nil {
+		if _, _, err := lab.AskHTTP(shortly(t), r.client(), urlOf(other)+"/"); err != nil {
 			t.Errorf("the TCP service after the UDP service of its address went: %v", err)
 		}
 		r.adm("-D", "-t", netip.AddrPortFrom(other, 80).String())
@@ -100,7 +99,7 @@ func TestDeletedServiceGivesItsAddressBack(t *testing.T) {
 		}
 		ctx, cancel := context.WithTimeout(t.Context(), 300*time.Millisecond)
 		defer cancel()
-		if name, _, err := lab.AskHTTP(ctx, r.client(), fmt.Sprintf("http://%v/", other)); err == nil {
+		if name, _, err := lab.AskHTTP(ctx, r.client(), urlOf(other)+"/"); err == nil {
 			t.Errorf("%s answers for the deleted service", name)
 		}
 		if _, err := h.ask(r); err != nil {
@@ -120,13 +119,17 @@ func TestDeletedServiceGivesItsAddressBack(t *testing.T) {
 
 // What -S prints, -R makes again, and it works as before.
 func TestSaveAndRestore(t *testing.T) {
-	modes(t, func(t *testing.T, cfg rigConfig) {
+	families(t, func(t *testing.T, cfg rigConfig) {
 		cfg.RealServers, cfg.VIPs, cfg.Scheduler = 3, 3, "wrr"
 		r := newRig(t, cfg)
 		r.weigh([]int{1, 2, 3})
-		r.restore(r.rules(r.VIPs[1], "sh")...)
-		r.adm("-A", "-t", r.VIPs[2].String()+":443", "-s", "lblcr", "-p", "77", "-M", "255.255.255.0")
-		r.adm("-a", "-t", r.VIPs[2].String()+":443", "-r", r.RealServers[0].Addr().String(), r.method(), "-x", "100", "-y", "50", "-w", "9")
+		r.restore(r.rules(r.vips()[1], "sh")...)
+		third, mask := netip.AddrPortFrom(r.vips()[2], 443).String(), "255.255.255.0"
+		if cfg.Six {
+			mask = "56"
+		}
+		r.adm("-A", "-t", third, "-s", "lblcr", "-p", "77", "-M", mask)
+		r.adm("-a", "-t", third, "-r", netip.AddrPortFrom(r.addr(r.RealServers[0]), 443).String(), r.method(), "-x", "100", "-y", "50", "-w", "9")
 		saved := r.adm("-S", "-n")
 		listed := r.adm("-L", "-n")
 		r.adm("-C")
@@ -161,7 +164,7 @@ func TestIPVSADMName(t *testing.T) {
 
 // While everything about a service that may change without harm changes again and again, no request fails.
 func TestChangesUnderLoadCostNoRequest(t *testing.T) {
-	modes(t, func(t *testing.T, cfg rigConfig) {
+	families(t, func(t *testing.T, cfg rigConfig) {
 		cfg.RealServers, cfg.VIPs, cfg.Race, cfg.Scheduler = 4, 3, true, "wrr"
 		cfg.Args = []string{"--workers", "2"}
 		r := newRig(t, cfg)
@@ -179,7 +182,7 @@ func TestChangesUnderLoadCostNoRequest(t *testing.T) {
 		end := time.Now().Add(1500 * time.Millisecond)
 		rounds := 0
 		for ; rounds < 3 || time.Now().Before(end); rounds++ {
-			for i, vip := range r.VIPs[1:] { // others' addresses come and go
+			for i, vip := range r.vips()[1:] { // others' addresses come and go
 				r.restore(r.rules(vip, []string{"rr", "sh"}[i])...)
 			}
 			r.weigh([]int{1 + rounds%3, 2, 1 + rounds%2})
@@ -188,7 +191,7 @@ func TestChangesUnderLoadCostNoRequest(t *testing.T) {
 			r.adm("-a", "-t", r.webService(), "-r", r.webServer(4), r.method(), "-w", "0")
 			r.adm("-Z")
 			r.adm("--set", "900", "120", "300")
-			for _, vip := range r.VIPs[1:] {
+			for _, vip := range r.vips()[1:] {
 				r.adm("-D", "-t", netip.AddrPortFrom(vip, 80).String())
 				r.adm("-D", "-u", netip.AddrPortFrom(vip, 53).String())
 			}

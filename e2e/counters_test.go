@@ -43,7 +43,7 @@ func (r *rig) expectStats(flag, service string, want counters) {
 
 // The counts are those of the packets that the client sent and, in NAT, got.
 func TestStatsCountWhatWentThrough(t *testing.T) {
-	modes(t, func(t *testing.T, cfg rigConfig) {
+	families(t, func(t *testing.T, cfg rigConfig) {
 		cfg.OffloadsOff = true // so that what the client counts are packets
 		r := newRig(t, cfg)
 		stop := capture(t, r.Clients[0].Namespace, "eth0")

@@ -45,6 +45,30 @@ func TestCurlThroughDirector(t *testing.T) {
 	}
 }
 
+// TestCurlOverIPv6 is the same over IPv6: what of the combinations could be different.
+func TestCurlOverIPv6(t *testing.T) {
+	needs(t, "curl", "curl")
+	body := filepath.Join(t.TempDir(), "body")
+	writeContent(t, body, curlBytes)
+	for _, nat := range []bool{false, true} {
+		for _, mac := range []string{"virtual", "interface"} {
+			for _, forward := range []bool{false, true} {
+				offloadsOff := forward == (mac == "interface") // each with one of the two
+				link := map[bool]string{false: "ring", true: "simple"}[mac == "interface" && !forward]
+				name := fmt.Sprintf("%s/nat=%v/offloads=%v/mac=%s/forwarding=%v", link, nat, !offloadsOff, mac, forward)
+				t.Run(name, func(t *testing.T) {
+					r := newRig(t, rigConfig{
+						Config: lab.Config{OffloadsOff: offloadsOff, IPForward: forward}, Six: true,
+						NAT: nat, Args: []string{"--link", link, "--mac", mac},
+					})
+					r.checkAttached(link, mac)
+					r.checkCurl(body)
+				})
+			}
+		}
+	}
+}
+
 // checkAttached fails the test if the director isn't attached as it was told.
 func (r *rig) checkAttached(link, mac string) {
 	r.t.Helper()

@@ -13,8 +13,9 @@ import (
 	"uvs/lab"
 )
 
-// ftpServer runs vsftpd on a real server, anonymous, with a file to get and a directory to put into, and returns its root.
-func ftpServer(t *testing.T, host *lab.Host, name string, size int64) (root string) {
+// ftpServer runs vsftpd at an address of a real server, anonymous, with a file to get and a directory to put into, and
+// returns its root.
+func ftpServer(t *testing.T, host *lab.Host, addr netip.Addr, name string, size int64) (root string) {
 	t.Helper()
 	dir, err := os.MkdirTemp("", "uvs-ftp-")
 	must(t, err)
@@ -27,8 +28,11 @@ func ftpServer(t *testing.T, host *lab.Host, name string, size int64) (root stri
 	writeContent(t, filepath.Join(root, "body"), size)
 	must(t, os.MkdirAll(filepath.Join(dir, "empty"), 0o755))
 	conf := filepath.Join(dir, "vsftpd.conf")
-	must(t, os.WriteFile(conf, fmt.Appendf(nil, `listen=YES
-listen_ipv6=NO
+	listen := "listen=YES\nlisten_ipv6=NO"
+	if addr.Is6() {
+		listen = "listen=NO\nlisten_ipv6=YES"
+	}
+	must(t, os.WriteFile(conf, fmt.Appendf(nil, `%s
 background=NO
 anonymous_enable=YES
 no_anon_password=YES
@@ -41,7 +45,7 @@ connect_from_port_20=YES
 seccomp_sandbox=NO
 secure_chroot_dir=%s
 idle_session_timeout=20
-`, root, filepath.Join(dir, "empty")), 0o644))
+`, listen, root, filepath.Join(dir, "empty")), 0o644))
 	cmd := host.Command(t.Context(), "vsftpd", conf)
 	var out bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &out, &out
@@ -54,7 +58,7 @@ idle_session_timeout=20
 		}
 	})
 	eventually(t, "vsftpd answers on "+name, func() (bool, any) {
-		conn, err := host.Dial("tcp", netip.AddrPortFrom(host.Addr(), 21).String())
+		conn, err := host.Dial("tcp", netip.AddrPortFrom(addr, 21).String())
 		if err != nil {
 			return false, err
 		}
@@ -67,35 +71,48 @@ idle_session_timeout=20
 	return root
 }
 
+// ftpWay is a way to open data connections: what makes curl use it.
+type ftpWay struct {
+	name string
+	args []string
+}
+
 // TestFTPThroughNAT gets, puts and lists with a real client and real servers, in all the ways that there are to open data
 // connections.
 func TestFTPThroughNAT(t *testing.T) {
+	testFTP(t, false, []ftpWay{
+		{"EPSV", nil},
+		{"PASV", []string{"--disable-epsv", "--ftp-skip-pasv-ip"}},
+		{"PASV, the address in the reply", []string{"--disable-epsv", "--no-ftp-skip-pasv-ip"}},
+		{"EPRT", []string{"--ftp-port", "-"}},
+		{"PORT", []string{"--ftp-port", "-", "--disable-eprt"}},
+	})
+}
+
+// TestFTPThroughNATOverIPv6 is the same with the two ways that IPv6 has.
+func TestFTPThroughNATOverIPv6(t *testing.T) {
+	testFTP(t, true, []ftpWay{{"EPSV", nil}, {"EPRT", []string{"--ftp-port", "-"}}})
+}
+
+func testFTP(t *testing.T, six bool, ways []ftpWay) {
+	needs(t, "vsftpd", "vsftpd")
+	needs(t, "curl", "curl")
 	const size = 8 << 20
 	for _, offloadsOff := range []bool{false, true} {
 		t.Run(fmt.Sprintf("offloads=%v", !offloadsOff), func(t *testing.T) {
-			r := newRig(t, rigConfig{NAT: true, Config: lab.Config{OffloadsOff: offloadsOff}})
-			vip := r.VIP()
-			rules := []string{fmt.Sprintf("-A -t %v:21 -s rr", vip)}
+			r := newRig(t, rigConfig{NAT: true, Six: six, Config: lab.Config{OffloadsOff: offloadsOff}})
+			rules := []string{"-A -t " + r.at(21) + " -s rr"}
 			var roots []string
 			for i, h := range r.RealServers {
-				roots = append(roots, ftpServer(t, h, fmt.Sprintf("rs%d", i+1), size))
-				rules = append(rules, fmt.Sprintf("-a -t %v:21 -r %v:21 -m", vip, h.Addr()))
+				roots = append(roots, ftpServer(t, h, r.addr(h), fmt.Sprintf("rs%d", i+1), size))
+				rules = append(rules, fmt.Sprintf("-a -t %s -r %v -m", r.at(21), netip.AddrPortFrom(r.addr(h), 21)))
 			}
 			r.restore(rules...)
 			body := filepath.Join(t.TempDir(), "body")
 			writeContent(t, body, size)
 			want, err := os.ReadFile(body)
 			must(t, err)
-			for _, way := range []struct {
-				name string
-				args []string
-			}{
-				{"EPSV", nil},
-				{"PASV", []string{"--disable-epsv", "--ftp-skip-pasv-ip"}},
-				{"PASV, the address in the reply", []string{"--disable-epsv", "--no-ftp-skip-pasv-ip"}},
-				{"EPRT", []string{"--ftp-port", "-"}},
-				{"PORT", []string{"--ftp-port", "-", "--disable-eprt"}},
-			} {
+			for _, way := range ways {
 				t.Run(way.name, func(t *testing.T) {
 					curl := func(args ...string) []byte {
 						t.Helper()
@@ -108,7 +125,7 @@ func TestFTPThroughNAT(t *testing.T) {
 						}
 						return stdout.Bytes()
 					}
-					url := fmt.Sprintf("ftp://%v/", vip)
+					url := strings.Replace(r.url(), "http:", "ftp:", 1) + "/"
 					names := map[string]int{}
 					for range 2 * len(r.RealServers) {
 						names[string(curl(url+"name"))]++

@@ -54,7 +54,7 @@ func stateOf(t testing.TB, h *lab.Host) hostState {
 			add("fdb %v on %d, flags %x", n.HardwareAddr, n.LinkIndex, n.Flags)
 		}
 	}
-	neighbours, err := nl.NeighList(0, netlink.FAMILY_V4)
+	neighbours, err := nl.NeighList(0, netlink.FAMILY_ALL)
 	must(t, err)
 	for _, n := range neighbours {
 		if n.State&netlink.NUD_PERMANENT != 0 || n.FlagsExt&netlink.NTF_EXT_MANAGED != 0 || n.Flags&netlink.NTF_PROXY != 0 {
@@ -79,14 +79,17 @@ func stateOf(t testing.TB, h *lab.Host) hostState {
 	return s
 }
 
-// sysctls adds IPv4's settings, those of each interface too.
+// sysctls adds the settings of both families, those of each interface too.
 func sysctls(add func(string, ...any)) error {
-	for _, pattern := range []string{"/proc/sys/net/ipv4/conf/*/*", "/proc/sys/net/ipv4/ip_forward"} {
+	for _, pattern := range []string{"/proc/sys/net/ipv4/conf/*/*", "/proc/sys/net/ipv4/ip_forward", "/proc/sys/net/ipv6/conf/*/*"} {
 		files, err := filepath.Glob(pattern)
 		if err != nil {
 			return err
 		}
 		for _, f := range files {
+			if filepath.Base(f) == "mtu" {
+				continue // the interface's
+			}
 			value, err := os.ReadFile(f)
 			if err != nil {
 				continue // write-only

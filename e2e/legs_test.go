@@ -42,7 +42,11 @@ func TestKindsOfInterface(t *testing.T) {
 					continue
 				}
 				t.Run(fmt.Sprintf("%v/mac=%s/offloads=%v", c.kind, mac, !offloadsOff), func(t *testing.T) {
-					modes(t, func(t *testing.T, cfg rigConfig) {
+					run := modes
+					if mac == "auto" && !offloadsOff {
+						run = families
+					}
+					run(t, func(t *testing.T, cfg rigConfig) {
 						cfg.DirectorLink, cfg.OffloadsOff, cfg.Args = c.kind, offloadsOff, []string{"--mac", mac}
 						r := newRig(t, cfg)
 						for _, port := range r.status().Interfaces {
@@ -82,7 +86,11 @@ func TestVirtualMACOnMacvlanIsRefused(t *testing.T) {
 func TestWorkersShareTheLoad(t *testing.T) {
 	for _, link := range []string{"ring", "simple"} {
 		t.Run(link, func(t *testing.T) {
-			modes(t, func(t *testing.T, cfg rigConfig) {
+			run := modes
+			if link == "ring" {
+				run = families
+			}
+			run(t, func(t *testing.T, cfg rigConfig) {
 				cfg.Args, cfg.Race, cfg.Clients = []string{"--workers", "2", "--link", link}, true, 4
 				r := newRig(t, cfg)
 				stop := r.captureDirector()

@@ -3,6 +3,7 @@ package e2e
 import (
 	"bytes"
 	"fmt"
+	"net/netip"
 	"os"
 	"os/exec"
 	"strings"
@@ -18,10 +19,14 @@ func TestRestartAfterCrash(t *testing.T) {
 	for _, kind := range []lab.LinkKind{lab.Veth, lab.BridgeMaster} {
 		for _, mac := range []string{"virtual", "interface"} {
 			t.Run(fmt.Sprintf("%v/%s", kind, mac), func(t *testing.T) {
-				modes(t, func(t *testing.T, cfg rigConfig) {
+				run := modes
+				if kind == lab.Veth {
+					run = families
+				}
+				run(t, func(t *testing.T, cfg rigConfig) {
 					cfg.DirectorLink, cfg.Args, cfg.VIPs = kind, []string{"--mac", mac}, 2
 					r := newRig(t, cfg)
-					r.restore(r.rules(r.VIPs[1], "rr")...)
+					r.restore(r.rules(r.vips()[1], "rr")...)
 					r.count(2)
 					r.awaitQuiet() // a connection's last segments would be refused, of which the next uvsd knows nothing
 					r.kill()
@@ -32,7 +37,7 @@ func TestRestartAfterCrash(t *testing.T) {
 					r.restore(r.rules(r.VIP(), "rr")...)
 					eventually(t, "of what only the last uvsd served nothing is on the host", func() (bool, any) {
 						for _, line := range stateOf(t, r.Directors[0]) {
-							if strings.Contains(line, r.VIPs[1].String()) {
+							if strings.Contains(line, r.vips()[1].String()) {
 								return false, line
 							}
 						}
@@ -78,6 +83,7 @@ func TestStartIsRefusedInALine(t *testing.T) {
 		{"wrong flag", []string{"--interface", "eth0", "--nonsense"}, []string{"nonsense"}},
 		{"wrong link", []string{"--interface", "eth0", "--link", "warp"}, []string{"-link", "warp"}},
 		{"wrong gateway", []string{"--interface", "eth1", "--gateway", "10.1.0.254"}, []string{"10.1.0.254"}},
+		{"wrong gateway of IPv6", []string{"--interface", "eth1", "--gateway", "2001:db8:1::254"}, []string{"2001:db8:1::254"}},
 		{"wrong policy", []string{"--interface", "eth1", "--inner-traffic", "maybe"}, []string{"maybe"}},
 		{"an argument too many", []string{"--interface", "eth0", "start"}, []string{"start"}},
 		{"interface twice", []string{"--interface", "eth0,eth0"}, []string{"eth0"}},
@@ -171,17 +177,41 @@ func TestUnreachableDaemon(t *testing.T) {
 }
 
 // The address of a service must not be the host's, whose kernel would answer for it: uvsd says so, with the remedy.
-func TestVIPOnTheHostIsReported(t *testing.T) {
+func TestVIPOnTheHostIsReported(t *testing.T) { both(t, testVIPOnTheHost) }
+
+func testVIPOnTheHost(t *testing.T, six bool) {
 	for _, mac := range []string{"virtual", "interface"} {
 		t.Run(mac, func(t *testing.T) {
-			r := newRig(t, rigConfig{Bare: true, Args: []string{"--mac", mac}})
-			own := r.Directors[0].Addr().String()
-			if _, err := r.tryAdm("", "-A", "-t", own+":80"); err != nil {
+			r := newRig(t, rigConfig{Bare: true, Six: six, Args: []string{"--mac", mac}})
+			own := r.addr(r.Directors[0])
+			if _, err := r.tryAdm("", "-A", "-t", netip.AddrPortFrom(own, 80).String()); err != nil {
 				return // refused at once: better still
 			}
-			r.expectWarning(own, "ip addr del "+own)
+			r.expectWarning(own.String(), "ip addr del "+own.String())
 			r.adm("-C")
-			r.ping(r.Clients[0], r.Directors[0].Addr(), 56)
+			r.ping(r.Clients[0], own, 56)
+		})
+	}
+}
+
+// Another station with a service's IPv6 address is found out before uvs takes it, and when the other comes later. (Of ARP:
+// TestARPProblemAsTheClientSeesIt.)
+func TestAnotherOwnerOfTheIPv6VIPIsReported(t *testing.T) {
+	for _, later := range []bool{false, true} {
+		t.Run(map[bool]string{false: "before", true: "later"}[later], func(t *testing.T) {
+			r := newRig(t, rigConfig{Bare: true, Six: true, Config: lab.Config{Clients: 2}})
+			other := r.Clients[1]
+			take := func() { must(t, other.AddAddr("eth0", netip.PrefixFrom(r.VIP(), 64))) }
+			if !later {
+				take()
+			}
+			r.restore(r.rules(r.VIP(), "rr")...)
+			if later {
+				r.count(2)
+				take()
+				sendFrame(t, other.Namespace, "eth0", advertisement(other.Legs[0].MAC, r.VIP()))
+			}
+			r.expectWarning(r.VIP().String(), other.Legs[0].MAC.String())
 		})
 	}
 }

@@ -18,7 +18,7 @@ import (
 // The first packet to a server, and the first answer to a client, wait for their next hop and are not lost: TCP would
 // repeat a lost SYN only after a second.
 func TestFirstPacketWaitsForItsNextHop(t *testing.T) {
-	modes(t, func(t *testing.T, cfg rigConfig) {
+	families(t, func(t *testing.T, cfg rigConfig) {
 		cfg.RealServers, cfg.Clients, cfg.Bare = 10, 5, true
 		r := newRig(t, cfg)
 		var captures []*lab.Capture
@@ -67,12 +67,16 @@ func checkNoSYNTwice(t *testing.T, captures []*lab.Capture, want int) {
 
 // A server that cannot be resolved at first: the SYN is held until it can.
 func TestPacketIsHeldUntilTheServerIsThere(t *testing.T) {
-	modes(t, func(t *testing.T, cfg rigConfig) {
+	families(t, func(t *testing.T, cfg rigConfig) {
 		cfg.RealServers, cfg.Bare = 1, true
 		r := newRig(t, cfg)
 		// The director's kernel is to ask more often than once a second.
-		must(t, r.Directors[0].Sysctl("net/ipv4/neigh/eth0/retrans_time_ms", "50"))
-		must(t, r.Directors[0].Sysctl("net/ipv4/neigh/eth0/mcast_solicit", "30"))
+		family := "ipv4"
+		if cfg.Six {
+			family = "ipv6"
+		}
+		must(t, r.Directors[0].Sysctl("net/"+family+"/neigh/eth0/retrans_time_ms", "50"))
+		must(t, r.Directors[0].Sysctl("net/"+family+"/neigh/eth0/mcast_solicit", "30"))
 		rs := r.RealServers[0]
 		must(t, rs.SetUp("eth0", false))
 		r.restore(r.rules(r.VIP(), "rr")...)
@@ -89,11 +93,11 @@ func TestPacketIsHeldUntilTheServerIsThere(t *testing.T) {
 		time.Sleep(300 * time.Millisecond)
 		must(t, rs.SetUp("eth0", true))
 		if cfg.NAT {
-			must(t, rs.AddRoute(defaultRoute, r.Gateway, "")) // went with the interface
+			must(t, rs.AddRoute(r.defaultRoute(), r.gateway(), "")) // went with the interface
 		}
 		must(t, <-answered)
 		if cfg.NAT {
-			return // uvs's own ARP client asks once a second: the SYN may be repeated before its answer
+			return // uvs's own client of ARP or NDP asks once a second: the SYN may be repeated before its answer
 		}
 		checkNoSYNTwice(t, []*lab.Capture{c}, 1)
 	})
@@ -101,7 +105,7 @@ func TestPacketIsHeldUntilTheServerIsThere(t *testing.T) {
 
 // When a real server dies, the connections of the others don't notice, and when it comes back its own go on.
 func TestDeadServerHarmsNoOther(t *testing.T) {
-	modes(t, func(t *testing.T, cfg rigConfig) {
+	families(t, func(t *testing.T, cfg rigConfig) {
 		cfg.RealServers = 3
 		r := newRig(t, cfg)
 		byServer := map[string]*held{}
@@ -115,7 +119,7 @@ func TestDeadServerHarmsNoOther(t *testing.T) {
 		index, err := director.Index(leg.Name)
 		must(t, err)
 		// The director's host forgets where the dead one was, as it does by itself some time later.
-		director.Netlink().NeighDel(&netlink.Neigh{LinkIndex: index, IP: dead.Addr().AsSlice()}) // none if uvs resolves it alone
+		director.Netlink().NeighDel(&netlink.Neigh{LinkIndex: index, IP: r.addr(dead).AsSlice()}) // none if uvs resolves it alone
 		lost := make(chan error, 1)
 		go func() { // keeps the director sending to the dead one
 			_, err := byServer["rs2"].ask(r)
@@ -138,7 +142,7 @@ func TestDeadServerHarmsNoOther(t *testing.T) {
 		}
 		must(t, dead.SetUp("eth0", true))
 		if cfg.NAT {
-			must(t, dead.AddRoute(defaultRoute, r.Gateway, ""))
+			must(t, dead.AddRoute(r.defaultRoute(), r.gateway(), ""))
 		}
 		if err := <-lost; err != nil {
 			t.Errorf("the request on rs2's connection after rs2 came back: %v", err)
@@ -150,7 +154,7 @@ var defaultRoute = netip.MustParsePrefix("0.0.0.0/0")
 
 // Clients behind a router, and the next hops to them, come from the host's routes.
 func TestClientsBehindARouter(t *testing.T) {
-	methods(t, func(t *testing.T, cfg rigConfig) {
+	everyway(t, func(t *testing.T, cfg rigConfig) {
 		cfg.Routed, cfg.Clients = true, 3
 		r := newRig(t, cfg)
 		for _, c := range r.Clients {
@@ -161,14 +165,18 @@ func TestClientsBehindARouter(t *testing.T) {
 				t.Error(err)
 			}
 		}
+		if cfg.TUN && cfg.Six { // a client learns what fits from a segment that doesn't: a datagram would be lost by that
+			if _, err := lab.Upload(shortly(t), r.client(), r.url(), 1<<20); err != nil {
+				t.Error(err)
+			}
+		}
 		r.echo(1, 4000)
 		// When another router takes over, as it announces, clients are reached by it. A host believes such a thing not
 		// sooner than a second after it heard the contrary.
 		time.Sleep(1100 * time.Millisecond)
 		mac := net.HardwareAddr{2, 0, 0, 0, 0, 9}
 		must(t, r.Router.SetMAC("eth0", mac))
-		everybody := net.HardwareAddr{255, 255, 255, 255, 255, 255}
-		sendFrame(t, r.Router.Namespace, "eth0", arpFrame(everybody, mac, true, r.Router.Addr(), r.Router.Addr()))
+		sendFrame(t, r.Router.Namespace, "eth0", announcement(mac, r.addr(r.Router)))
 		if _, err := lab.CountHTTP(within(t, 3*time.Second), r.client(), r.url()+"/", 2); err != nil {
 			t.Errorf("after the router got another MAC address: %v", err)
 		}
@@ -179,19 +187,21 @@ func TestClientsBehindARouter(t *testing.T) {
 func TestSmallerMTUOnTheWay(t *testing.T) {
 	for _, offloadsOff := range []bool{false, true} {
 		t.Run(fmt.Sprintf("offloads=%v", !offloadsOff), func(t *testing.T) {
-			modes(t, func(t *testing.T, cfg rigConfig) {
+			families(t, func(t *testing.T, cfg rigConfig) {
 				cfg.OffloadsOff, cfg.RealServers = offloadsOff, 1
 				r := newRig(t, cfg)
 				rs, director := r.RealServers[0], r.Directors[0]
 				if cfg.NAT { // the servers' segment is of a smaller kind, but they offer the usual segment size
 					must(t, director.SetMTU("eth1", 1300))
 					must(t, rs.SetMTU("eth0", 1300))
-					must(t, rs.Netlink().RouteReplace(&netlink.Route{Gw: r.Gateway.AsSlice(), AdvMSS: 1460}))
+					must(t, rs.Netlink().RouteReplace(&netlink.Route{Gw: r.gateway().AsSlice(), AdvMSS: 1440}))
 				} else { // a route says so
 					index, err := director.Index("eth0")
 					must(t, err)
-					dst := &net.IPNet{IP: rs.Addr().AsSlice(), Mask: net.CIDRMask(32, 32)}
-					small := &netlink.Route{LinkIndex: index, Scope: netlink.SCOPE_LINK, Dst: dst, MTU: 1300, MTULock: true}
+					small := &netlink.Route{LinkIndex: index, Dst: hostNet(r.addr(rs)), MTU: 1300}
+					if !cfg.Six {
+						small.Scope, small.MTULock = netlink.SCOPE_LINK, true
+					}
 					must(t, director.Netlink().RouteAdd(small))
 					defer director.Netlink().RouteDel(small)
 				}
@@ -205,16 +215,21 @@ func TestSmallerMTUOnTheWay(t *testing.T) {
 						t.Fatalf("a packet of %d bytes went where 1300 fit, or a fragment of one that forbade it: %v", n, w)
 					}
 				}
-				if !slices.ContainsFunc(atClient(), func(w wire) bool { // checksum, zero, MTU, and what it is about
-					return !w.Out && w.src == r.VIP() && w.proto == protoICMP && w.sport == icmpFragNeeded && bytes.Equal(w.payload[2:6], []byte{0, 0, 1300 >> 8, 1300 & 255})
+				if !slices.ContainsFunc(atClient(), func(w wire) bool { // checksum, zero, MTU, and what it is about; of IPv6, checksum, the longer MTU
+					return !w.Out && w.src == r.VIP() && w.isICMP() && (w.sport == icmpFragNeeded || w.sport == icmp6TooBig) && bytes.Equal(w.payload[2:6], []byte{0, 0, 1300 >> 8, 1300 & 255})
 				}) {
 					t.Error("the client was not told that 1300 bytes fit")
 				}
-				// Datagrams may be cut.
+				// Datagrams may be cut: those of IPv6 by the client, which knows by now.
 				r.echo(1000, 1400, 4000)
 			})
 		})
 	}
+}
+
+// hostNet is an address alone, as netlink takes it.
+func hostNet(addr netip.Addr) *net.IPNet {
+	return &net.IPNet{IP: addr.AsSlice(), Mask: net.CIDRMask(addr.BitLen(), addr.BitLen())}
 }
 
 // segmentLen is the length of the IP packet that a frame is, or that its segments will be.

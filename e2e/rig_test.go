@@ -22,6 +22,7 @@ type rig struct {
 	t      testing.TB
 	direct bool // DR or TUN: answers don't pass the director
 	tunnel bool // TUN
+	six    bool // speaks IPv6: what follows is about the services and hosts of that family
 	web    []*lab.HTTPServer
 	udp    []*lab.UDPServer
 }
@@ -35,18 +36,25 @@ type rigConfig struct {
 	Scheduler string   // default rr
 	Race      bool     // uvsd with the race detector
 	Bare      bool     // configure no virtual service
+	Six       bool     // speak IPv6, in a network of both families
+
+	Before func(*rig) // changes the network before uvsd starts
 }
 
 // newRig raises a rig, and takes it down when the test ends.
 func newRig(t testing.TB, cfg rigConfig) *rig {
 	t.Helper()
-	r := &rig{t: t, direct: !cfg.NAT, tunnel: cfg.TUN}
+	r := &rig{t: t, direct: !cfg.NAT, tunnel: cfg.TUN, six: cfg.Six}
+	cfg.IPv6 = cfg.IPv6 || cfg.Six
 	r.raise(cfg.Config)
 	var err error
 	r.web, err = r.Topology.ServeHTTP(r.webPort())
 	must(t, err)
 	r.udp, err = r.Topology.ServeUDPEcho(r.udpPort())
 	must(t, err)
+	if cfg.Before != nil {
+		cfg.Before(r)
+	}
 	path := program("uvsd")
 	if cfg.Race {
 		path, err = raceDetecting()
@@ -91,7 +99,72 @@ func (r *rig) attach() []string {
 	if r.direct {
 		return []string{"--interface", "eth0"}
 	}
-	return []string{"--interface", "eth0,eth1", "--gateway", netip.PrefixFrom(r.Gateway, 24).String() + "@eth1"}
+	args := []string{"--interface", "eth0,eth1", "--gateway", netip.PrefixFrom(r.Gateway, 24).String() + "@eth1"}
+	if r.Config.IPv6 {
+		args = append(args, "--gateway", netip.PrefixFrom(r.Gateway6, 64).String()+"@eth1")
+	}
+	return args
+}
+
+// over6 is the same rig, of a network of both families, speaking IPv6.
+func (r *rig) over6() *rig {
+	six := *r
+	six.six = true
+	return &six
+}
+
+// VIP is the first virtual address of the rig's family.
+func (r *rig) VIP() netip.Addr { return r.vips()[0] }
+
+// vips are the virtual addresses of the rig's family.
+func (r *rig) vips() []netip.Addr {
+	if r.six {
+		return r.VIPs6
+	}
+	return r.VIPs
+}
+
+// addr is a host's address in the rig's family.
+func (r *rig) addr(h *lab.Host) netip.Addr {
+	if r.six {
+		return h.Addr6()
+	}
+	return h.Addr()
+}
+
+// gateway is the real servers' in the rig's family, in NAT.
+func (r *rig) gateway() netip.Addr {
+	if r.six {
+		return r.Gateway6
+	}
+	return r.Gateway
+}
+
+// insideNet is the real servers' segment in NAT.
+func (r *rig) insideNet() netip.Prefix {
+	if r.six {
+		return netip.MustParsePrefix("2001:db8:1::/64")
+	}
+	return netip.MustParsePrefix("10.1.0.0/24")
+}
+
+// defaultRoute is where everything goes, in the rig's family.
+func (r *rig) defaultRoute() netip.Prefix {
+	if r.six {
+		return netip.MustParsePrefix("::/0")
+	}
+	return defaultRoute
+}
+
+// at is an address of the VIP, as programs and uvsadm take it.
+func (r *rig) at(port uint16) string { return netip.AddrPortFrom(r.VIP(), port).String() }
+
+// urlOf is a web server's at an address.
+func urlOf(addr netip.Addr) string {
+	if addr.Is6() {
+		return "http://[" + addr.String() + "]"
+	}
+	return "http://" + addr.String()
 }
 
 // method is the option of uvsadm -a.
@@ -121,35 +194,33 @@ func (r *rig) udpPort() uint16 {
 
 // rules configure both services of a VIP with all real servers, in the order rs1, rs2...
 func (r *rig) rules(vip netip.Addr, scheduler string) []string {
-	rules := []string{
-		fmt.Sprintf("-A -t %v:80 -s %s", vip, scheduler),
-		fmt.Sprintf("-A -u %v:53 -s %s", vip, scheduler),
-	}
+	web, udp := netip.AddrPortFrom(vip, 80), netip.AddrPortFrom(vip, 53)
+	rules := []string{fmt.Sprintf("-A -t %v -s %s", web, scheduler), fmt.Sprintf("-A -u %v -s %s", udp, scheduler)}
 	for i := range r.RealServers {
 		rules = append(rules,
-			fmt.Sprintf("-a -t %v:80 -r %s %s -w 1", vip, r.webServer(i+1), r.method()),
-			fmt.Sprintf("-a -u %v:53 -r %s %s -w 1", vip, r.udpServer(i+1), r.method()))
+			fmt.Sprintf("-a -t %v -r %s %s -w 1", web, r.webServer(i+1), r.method()),
+			fmt.Sprintf("-a -u %v -r %s %s -w 1", udp, r.udpServer(i+1), r.method()))
 	}
 	return rules
 }
 
 // webServer and udpServer are a real server's addresses as uvsadm -r takes them and lists them; the first is number 1.
 func (r *rig) webServer(number int) string {
-	return netip.AddrPortFrom(r.RealServers[number-1].Addr(), r.webPort()).String()
+	return netip.AddrPortFrom(r.addr(r.RealServers[number-1]), r.webPort()).String()
 }
 
 func (r *rig) udpServer(number int) string {
-	return netip.AddrPortFrom(r.RealServers[number-1].Addr(), r.udpPort()).String()
+	return netip.AddrPortFrom(r.addr(r.RealServers[number-1]), r.udpPort()).String()
 }
 
 // webService and udpService are the virtual services' addresses as uvsadm takes them.
-func (r *rig) webService() string { return netip.AddrPortFrom(r.VIP(), 80).String() }
+func (r *rig) webService() string { return r.at(80) }
 func (r *rig) udpService() string { return r.udpAddr().String() }
 
 func (r *rig) udpAddr() netip.AddrPort { return netip.AddrPortFrom(r.VIP(), 53) }
 
 // url is the web service's.
-func (r *rig) url() string { return "http://" + r.VIP().String() }
+func (r *rig) url() string { return urlOf(r.VIP()) }
 
 // client is client1 with a new connection for each request.
 func (r *rig) client() *http.Client { return r.Clients[0].HTTPClient() }
@@ -182,18 +253,45 @@ func (r *rig) list(flag, service string) map[string]server {
 // modes runs a test by DR and by NAT.
 func modes(t *testing.T, test func(t *testing.T, cfg rigConfig)) {
 	t.Helper()
-	for _, nat := range []bool{false, true} {
-		t.Run(map[bool]string{false: "DR", true: "NAT"}[nat], func(t *testing.T) {
-			test(t, rigConfig{NAT: nat})
-		})
-	}
+	each(t, test, rigConfig{}, rigConfig{NAT: true})
 }
 
 // methods runs a test by DR, by TUN and by NAT.
 func methods(t *testing.T, test func(t *testing.T, cfg rigConfig)) {
 	t.Helper()
-	for _, cfg := range []rigConfig{{}, {TUN: true}, {NAT: true}} {
-		t.Run(cfg.method(), func(t *testing.T) { test(t, cfg) })
+	each(t, test, rigConfig{}, rigConfig{TUN: true}, rigConfig{NAT: true})
+}
+
+// families runs a test by DR and by NAT, each over IPv4 and over IPv6.
+func families(t *testing.T, test func(t *testing.T, cfg rigConfig)) {
+	t.Helper()
+	each(t, test, rigConfig{}, rigConfig{NAT: true}, rigConfig{Six: true}, rigConfig{NAT: true, Six: true})
+}
+
+// everyway runs a test by DR, by TUN and by NAT, each over IPv4 and over IPv6.
+func everyway(t *testing.T, test func(t *testing.T, cfg rigConfig)) {
+	t.Helper()
+	methods(t, test)
+	each(t, test, rigConfig{Six: true}, rigConfig{TUN: true, Six: true}, rigConfig{NAT: true, Six: true})
+}
+
+// each runs a test with each of several rigs, called like DR, or DR6 over IPv6.
+func each(t *testing.T, test func(t *testing.T, cfg rigConfig), configs ...rigConfig) {
+	t.Helper()
+	for _, cfg := range configs {
+		name := cfg.method()
+		if cfg.Six {
+			name += "6"
+		}
+		t.Run(name, func(t *testing.T) { test(t, cfg) })
+	}
+}
+
+// both runs a test over IPv4 and over IPv6.
+func both(t *testing.T, test func(t *testing.T, six bool)) {
+	t.Helper()
+	for _, six := range []bool{false, true} {
+		t.Run(map[bool]string{false: "IPv4", true: "IPv6"}[six], func(t *testing.T) { test(t, six) })
 	}
 }
 

@@ -138,7 +138,7 @@ func TestSourceHashKeepsAClientAtItsServer(t *testing.T) {
 }
 
 func TestPersistenceKeepsAClientAtItsServer(t *testing.T) {
-	modes(t, func(t *testing.T, cfg rigConfig) {
+	families(t, func(t *testing.T, cfg rigConfig) {
 		cfg.Clients = 2
 		r := newRig(t, cfg)
 		r.adm("-E", "-t", r.webService(), "-s", "rr", "-p", "60")
@@ -163,7 +163,7 @@ func TestPersistenceKeepsAClientAtItsServer(t *testing.T) {
 }
 
 func TestListingCountsConnections(t *testing.T) {
-	modes(t, func(t *testing.T, cfg rigConfig) {
+	families(t, func(t *testing.T, cfg rigConfig) {
 		r := newRig(t, cfg)
 		all, _ := r.holdMany(6)
 		want := map[string]server{
@@ -212,7 +212,7 @@ func (r *rig) checkConnections(state string, n int) {
 		}
 		found++
 		client, _, err := net.SplitHostPort(f[3])
-		if err != nil || client != r.Clients[0].Addr().String() || f[4] != r.webService() || f[5] != r.webServer(1) && f[5] != r.webServer(2) {
+		if err != nil || client != r.addr(r.Clients[0]).String() || f[4] != r.webService() || f[5] != r.webServer(1) && f[5] != r.webServer(2) {
 			r.t.Errorf("connection listed as %q", line)
 		}
 	}

@@ -14,7 +14,7 @@ import (
 func TestSuperFramesPassWhole(t *testing.T) {
 	for _, link := range []string{"ring", "simple"} {
 		t.Run(link, func(t *testing.T) {
-			modes(t, func(t *testing.T, cfg rigConfig) {
+			families(t, func(t *testing.T, cfg rigConfig) {
 				cfg.Args, cfg.RealServers = []string{"--link", link}, 1
 				r := newRig(t, cfg)
 				client := capture(t, r.Clients[0].Namespace, "eth0")
@@ -71,7 +71,7 @@ func checkWhole(t *testing.T, what string, sender, receiver []wire) {
 // The director's interfaces may do less than those of the other hosts: what comes with a partial checksum and in
 // super-frames is completed and cut by the director's kernel when it leaves, from what uvs made of it.
 func TestDirectorWithFewerOffloads(t *testing.T) {
-	modes(t, func(t *testing.T, cfg rigConfig) {
+	families(t, func(t *testing.T, cfg rigConfig) {
 		r := newRig(t, cfg)
 		for _, leg := range r.Directors[0].Legs {
 			must(t, r.Directors[0].SetOffloads(leg.Name, false))
@@ -87,30 +87,34 @@ const iperfPort = 5201
 // of the director's host, and balanced by uvs instead. Run it with -benchtime 1x; each run takes two seconds.
 func BenchmarkIperf3(b *testing.B) {
 	needs(b, "iperf3", "iperf3")
-	for _, offloadsOff := range []bool{false, true} {
+	for _, c := range []struct{ offloads, six bool }{{true, false}, {true, true}, {false, false}} {
 		for _, reverse := range []bool{false, true} {
 			way := map[bool]string{false: "upload", true: "download"}[reverse]
-			prefix := fmt.Sprintf("offloads=%v/%s/", !offloadsOff, way)
+			prefix := fmt.Sprintf("offloads=%v/%s/%s/", c.offloads, map[bool]string{false: "IPv4", true: "IPv6"}[c.six], way)
+			network := lab.Config{RealServers: 1, OffloadsOff: !c.offloads, IPv6: c.six}
 			b.Run(prefix+"kernel", func(b *testing.B) {
-				topo := lab.NAT(b, lab.Config{RealServers: 1, IPForward: true, OffloadsOff: offloadsOff})
-				must(b, topo.Clients[0].AddRoute(netip.MustParsePrefix("10.1.0.0/24"), topo.Directors[0].Addr(), ""))
-				must(b, topo.Directors[0].AddAddr("eth1", netip.PrefixFrom(topo.Gateway, 24)))
-				iperf(b, topo, topo.RealServers[0], topo.RealServers[0].Addr(), reverse)
+				network.IPForward = true
+				r := &rig{t: b, six: c.six, Topology: lab.NAT(b, network)}
+				must(b, r.Clients[0].AddRoute(r.insideNet(), r.addr(r.Directors[0]), ""))
+				must(b, r.Directors[0].AddAddr("eth1", netip.PrefixFrom(r.gateway(), r.insideNet().Bits())))
+				iperf(b, r.Topology, r.RealServers[0], r.addr(r.RealServers[0]), reverse)
 			})
+			network.IPForward = false
 			for _, nat := range []bool{false, true} {
 				b.Run(prefix+map[bool]string{false: "DR", true: "NAT"}[nat], func(b *testing.B) {
-					r := newRig(b, rigConfig{NAT: nat, Config: lab.Config{RealServers: 1, OffloadsOff: offloadsOff}})
-					service := netip.AddrPortFrom(r.VIP(), iperfPort).String()
-					r.adm("-A", "-t", service, "-s", "rr")
-					r.adm("-a", "-t", service, "-r", netip.AddrPortFrom(r.RealServers[0].Addr(), iperfPort).String(), r.method())
+					r := newRig(b, rigConfig{NAT: nat, Six: c.six, Config: network})
+					r.adm("-A", "-t", r.at(iperfPort), "-s", "rr")
+					r.adm("-a", "-t", r.at(iperfPort), "-r", netip.AddrPortFrom(r.addr(r.RealServers[0]), iperfPort).String(), r.method())
 					iperf(b, r.Topology, r.RealServers[0], r.VIP(), reverse)
 				})
 			}
+			if c.six {
+				continue // Local is IPv4's
+			}
 			b.Run(prefix+"Local", func(b *testing.B) {
-				r := newRig(b, rigConfig{Config: lab.Config{RealServers: 1, OffloadsOff: offloadsOff}})
-				service := netip.AddrPortFrom(r.VIP(), iperfPort).String()
-				r.adm("-A", "-t", service, "-s", "rr")
-				r.adm("-a", "-t", service, "-r", "127.0.0.1")
+				r := newRig(b, rigConfig{Config: network})
+				r.adm("-A", "-t", r.at(iperfPort), "-s", "rr")
+				r.adm("-a", "-t", r.at(iperfPort), "-r", "127.0.0.1")
 				iperf(b, r.Topology, r.Directors[0], r.VIP(), reverse)
 			})
 		}

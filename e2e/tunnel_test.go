@@ -147,7 +147,7 @@ func (r *rig) checkTunnel(t *testing.T, args string, proto byte, inner6, outer6 
 	}
 }
 
-const protoFragment, protoICMPv6 = 44, 58
+const protoFragment = 44
 
 // tunnelled is the protocol of an IP packet of either family without options or extension headers, and what it carries.
 func tunnelled(w wire) (proto byte, l4 []byte) {

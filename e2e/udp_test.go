@@ -9,13 +9,13 @@ import (
 )
 
 // udpSizes are payloads that fit a frame, just don't, and take many fragments.
-var udpSizes = []int{0, 1, 1000, 1472, 1473, 4000, 9000, 60000}
+var udpSizes = []int{0, 1, 1000, 1452, 1453, 1472, 1473, 4000, 9000, 60000}
 
 func TestUDPThroughDirector(t *testing.T) {
 	for _, offloadsOff := range []bool{false, true} {
 		for _, link := range []string{"ring", "simple"} {
 			t.Run(fmt.Sprintf("offloads=%v/%s", !offloadsOff, link), func(t *testing.T) {
-				modes(t, func(t *testing.T, cfg rigConfig) {
+				families(t, func(t *testing.T, cfg rigConfig) {
 					cfg.OffloadsOff, cfg.Args = offloadsOff, []string{"--link", link}
 					r := newRig(t, cfg)
 					atServers := [](func() []wire){capture(t, r.RealServers[0].Namespace, "eth0"), capture(t, r.RealServers[1].Namespace, "eth0")}
@@ -62,7 +62,7 @@ func (r *rig) echo(sizes ...int) {
 
 // A datagram of a known connection follows it whatever the size, and each new port is scheduled.
 func TestUDPIsScheduledByConnection(t *testing.T) {
-	modes(t, func(t *testing.T, cfg rigConfig) {
+	families(t, func(t *testing.T, cfg rigConfig) {
 		cfg.RealServers = 3
 		r := newRig(t, cfg)
 		tally := lab.Tally{}
@@ -99,14 +99,18 @@ func TestUDPIsScheduledByConnection(t *testing.T) {
 
 // A server's answer larger than the client's way reaches it in fragments that the director gathers and sends on.
 func TestUDPCountsAndBytes(t *testing.T) {
-	modes(t, func(t *testing.T, cfg rigConfig) {
+	families(t, func(t *testing.T, cfg rigConfig) {
 		r := newRig(t, cfg)
 		for range 4 {
 			_, _, err := lab.AskUDP(shortly(t), r.Clients[0].Namespace, r.udpAddr(), make([]byte, 4000))
 			must(t, err)
 		}
 		// Counted as IPVS counts: whole datagrams, with their IP header.
-		in, out := 4*(20+8+4000), 4*(20+8+len("rs1: ")+4000)
+		header := 20
+		if cfg.Six {
+			header = 40
+		}
+		in, out := 4*(header+8+4000), 4*(header+8+len("rs1: ")+4000)
 		want := counters{4, 4, 4, in, out}
 		if r.direct {
 			want.OutPkts, want.OutBytes = 0, 0

@@ -1,7 +1,6 @@
 package e2e
 
 import (
-	"bytes"
 	"context"
 	"encoding/binary"
 	"fmt"
@@ -21,13 +20,17 @@ type wire struct {
 	from, to net.HardwareAddr
 	kind     uint16 // EtherType
 
-	arp     bool // ARP: src and dst are the sender's and the target's addresses
-	request bool
-	claims  net.HardwareAddr // the sender's MAC
+	arp     bool             // ARP: src and dst are the sender's and the target's addresses
+	request bool             // of ARP, or a neighbour solicitation
+	claims  net.HardwareAddr // the sender's MAC: in ARP, or in the option of NDP
 
-	src, dst     netip.Addr // IPv4
-	proto, ttl   byte
-	id           uint16
+	ndp      bool       // a neighbour solicitation or advertisement
+	target   netip.Addr // of NDP: who is asked for, or told of
+	override bool       // in an advertisement
+
+	src, dst     netip.Addr // IPv4 and IPv6
+	proto, ttl   byte       // of IPv6 the one after the extension headers, and the hop limit
+	id           uint16     // of IPv6 half a fragment's
 	fragment     bool
 	sport, dport uint16 // TCP and UDP, but for later fragments
 	flags        byte   // TCP
@@ -36,10 +39,14 @@ type wire struct {
 }
 
 const (
-	tcpFIN, tcpSYN, tcpRST, tcpACK              = 1, 2, 4, 16
-	protoICMP, protoTCP, protoUDP               = 1, 6, 17
-	icmpEchoReply, icmpFragNeeded               = 0, 3<<8 | 4 // type and code
-	etherIPv4, etherARP, etherIPv6, etherHeader = 0x0800, 0x0806, 0x86dd, 14
+	tcpFIN, tcpSYN, tcpRST, tcpACK   = 1, 2, 4, 16
+	protoICMP, protoTCP, protoUDP    = 1, 6, 17
+	protoICMPv6                      = 58
+	icmpEchoReply, icmpFragNeeded    = 0, 3<<8 | 4 // type and code
+	icmp6EchoReply, icmp6TooBig      = 129 << 8, 2 << 8
+	icmp6Solicitation, icmp6Advert   = 135 << 8, 136 << 8
+	etherIPv4, etherARP, etherHeader = 0x0800, 0x0806, 14
+	etherIPv6                        = 0x86dd
 )
 
 // take takes a frame apart. Only what an honest stack sends is understood.
@@ -62,20 +69,81 @@ func take(f lab.CapturedFrame) wire {
 			w.payload = b
 			break
 		}
-		switch w.proto {
-		case protoTCP:
-			w.sport, w.dport = binary.BigEndian.Uint16(b), binary.BigEndian.Uint16(b[2:])
-			w.seq, w.ack, w.flags = binary.BigEndian.Uint32(b[4:]), binary.BigEndian.Uint32(b[8:]), b[13]
-			w.payload = b[int(b[12]>>4)*4:]
-		case protoUDP:
-			w.sport, w.dport = binary.BigEndian.Uint16(b), binary.BigEndian.Uint16(b[2:])
-			w.payload = b[8:]
-		case protoICMP:
-			w.sport = binary.BigEndian.Uint16(b) // type and code
-			w.payload = b[2:]
-		}
+		w.transport(b)
+	case etherIPv6:
+		w.src, w.dst, w.ttl = netip.AddrFrom16([16]byte(b[8:])), netip.AddrFrom16([16]byte(b[24:])), b[7]
+		w.extensions(b[6], b[40:40+int(binary.BigEndian.Uint16(b[4:]))])
 	}
 	return w
+}
+
+// extensions takes what follows IPv6's header apart.
+func (w *wire) extensions(next byte, b []byte) {
+	for {
+		switch next {
+		case 0, 43, 60: // hop-by-hop, routing, destination
+			next, b = b[0], b[8+8*int(b[1]):]
+			continue
+		case 44:
+			w.fragment, w.id = true, binary.BigEndian.Uint16(b[6:])
+			later := binary.BigEndian.Uint16(b[2:])&^7 != 0
+			next, b = b[0], b[8:]
+			if later {
+				w.proto, w.payload = next, b
+				return
+			}
+			continue
+		}
+		w.proto = next
+		w.transport(b)
+		return
+	}
+}
+
+// transport takes a segment, a datagram or a message apart.
+func (w *wire) transport(b []byte) {
+	switch w.proto {
+	case protoTCP:
+		w.sport, w.dport = binary.BigEndian.Uint16(b), binary.BigEndian.Uint16(b[2:])
+		w.seq, w.ack, w.flags = binary.BigEndian.Uint32(b[4:]), binary.BigEndian.Uint32(b[8:]), b[13]
+		w.payload = b[int(b[12]>>4)*4:]
+	case protoUDP:
+		w.sport, w.dport = binary.BigEndian.Uint16(b), binary.BigEndian.Uint16(b[2:])
+		w.payload = b[8:]
+	case protoICMP, protoICMPv6:
+		w.sport = binary.BigEndian.Uint16(b) // type and code
+		w.payload = b[2:]
+		if w.proto == protoICMPv6 && (w.sport == icmp6Solicitation || w.sport == icmp6Advert) {
+			w.neighbour(b)
+		}
+	}
+}
+
+// neighbour takes a neighbour solicitation or advertisement apart.
+func (w *wire) neighbour(b []byte) {
+	w.ndp, w.request = true, w.sport == icmp6Solicitation
+	w.override = !w.request && b[4]&0x20 != 0
+	w.target = netip.AddrFrom16([16]byte(b[8:]))
+	if len(b) >= 32 && (b[24] == 1 || b[24] == 2) { // the link-layer address of who sends it
+		w.claims = b[26:32]
+	}
+}
+
+// isIP says that the frame has an IP packet that isn't NDP's or of the multicast groups: one that goes through routers.
+func (w wire) isIP() bool {
+	switch w.kind {
+	case etherIPv4:
+		return true
+	case etherIPv6:
+		kind := w.sport >> 8
+		return !(w.proto == protoICMPv6 && (130 <= kind && kind <= 136 || kind == 143))
+	}
+	return false
+}
+
+// isICMP says that it is ICMP of its family, without NDP and the like.
+func (w wire) isICMP() bool {
+	return w.kind == etherIPv4 && w.proto == protoICMP || w.isIP() && w.kind == etherIPv6 && w.proto == protoICMPv6
 }
 
 // String is the frame in a line.
@@ -88,7 +156,9 @@ func (w wire) String() string {
 	switch {
 	case w.arp:
 		return fmt.Sprintf("%s ARP request=%v %v (%v) asks or tells %v", head, w.request, w.src, w.claims, w.dst)
-	case w.kind == etherIPv4:
+	case w.ndp:
+		return fmt.Sprintf("%s NDP request=%v %v > %v about %v (%v)", head, w.request, w.src, w.dst, w.target, w.claims)
+	case w.kind == etherIPv4 || w.kind == etherIPv6:
 		return fmt.Sprintf("%s %v:%d > %v:%d protocol %d flags %#x seq %d ack %d id %d, %d bytes", head, w.src, w.sport, w.dst, w.dport,
 			w.proto, w.flags, w.seq, w.ack, w.id, len(w.payload))
 	}
@@ -172,7 +242,7 @@ func (r *rig) checkHostSilent(legs [][]wire) {
 	all := slices.Concat(legs...)
 	whole := !slices.ContainsFunc(all, func(w wire) bool { return w.gap })
 	for _, w := range all {
-		if !w.Out && w.kind == etherIPv4 {
+		if !w.Out && w.isIP() {
 			in[w.packet()]++
 		}
 	}
@@ -185,10 +255,12 @@ func (r *rig) checkHostSilent(legs [][]wire) {
 				// uvs asks whether another station has the address (RFC 5227), before it takes it.
 			case w.arp && w.has(r.VIP()) && (!mine || w.claims.String() != macs[leg] || w.src != r.VIP()):
 				complain("the host speaks ARP about the VIP", w)
-			case w.kind != etherIPv4:
+			case w.ndp && (w.has(r.VIP()) || w.target == r.VIP()) && (!mine || w.claims != nil && w.claims.String() != macs[leg]):
+				complain("the host speaks NDP about the VIP", w)
+			case !w.isIP():
 			case virtual && !mine:
 				complain("the host sends with its own address", w)
-			case w.proto == protoICMP && w.sport != icmpEchoReply:
+			case w.isICMP() && w.sport != icmpEchoReply && w.sport != icmp6EchoReply:
 				complain("somebody sends ICMP", w)
 			case w.proto == protoTCP && w.flags&tcpRST != 0:
 				complain("somebody resets a connection", w)
@@ -223,36 +295,10 @@ func (w wire) packet() string {
 			client = w.dport
 		}
 		return fmt.Sprint("tcp ", ttl, client, w.seq, w.ack, w.flags, w.id, len(w.payload))
-	case protoICMP:
+	case protoICMP, protoICMPv6:
 		return fmt.Sprintf("icmp %x", w.payload[2:6]) // identifier and sequence number
 	}
 	return fmt.Sprint(w.proto, ttl, w.id, w.fragment, len(w.payload))
-}
-
-// arpFrame is an ARP packet in a frame of its own.
-func arpFrame(to, from net.HardwareAddr, request bool, sender netip.Addr, target netip.Addr) []byte {
-	op := byte(2)
-	if request {
-		op = 1
-	}
-	frame := slices.Concat(to, from, []byte{0x08, 0x06}, []byte{0, 1, 8, 0, 6, 4, 0, op}, from, sender.AsSlice(), make([]byte, 6), target.AsSlice())
-	return append(frame, make([]byte, 60-len(frame))...)
-}
-
-// whoHas asks on a host's first leg who has an address and returns every MAC address that answered within a moment.
-func whoHas(t testing.TB, h *lab.Host, addr netip.Addr) (macs []string) {
-	t.Helper()
-	c, err := h.Capture(h.Legs[0].Name)
-	must(t, err)
-	defer c.Stop()
-	sendFrame(t, h.Namespace, h.Legs[0].Name, arpFrame(bytes.Repeat([]byte{0xff}, 6), h.Legs[0].MAC, true, h.Addr(), addr))
-	time.Sleep(100 * time.Millisecond)
-	for _, f := range c.Stop() {
-		if w := take(f); !w.Out && w.arp && !w.request && w.src == addr {
-			macs = append(macs, w.claims.String())
-		}
-	}
-	return macs
 }
 
 // waitFor waits for a frame.

@@ -189,7 +189,8 @@ func (b *builder) host(name string) *Host {
 	settings := []sysctl{{"net/ipv4/ip_forward", "0"}} // first, for it sets others
 	var v6 []sysctl
 	if b.Config.IPv6 {
-		v6 = []sysctl{{"disable_ipv6", "0"}, {"accept_dad", "0"}, {"accept_ra", "0"}, {"router_solicitations", "0"}}
+		v6 = []sysctl{{"disable_ipv6", "0"}, {"accept_dad", "0"}, {"accept_ra", "0"}, {"router_solicitations", "0"},
+			{"keep_addr_on_down", "1"}} // as IPv4 does by itself
 	} else if _, err := os.Stat("/proc/sys/net/ipv6"); err == nil { // a kernel without IPv6 needs no telling
 		v6 = []sysctl{{"disable_ipv6", "1"}}
 	}

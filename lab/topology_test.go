@@ -307,6 +307,20 @@ func TestRealServersAreSilentAboutTheVIP(t *testing.T) {
 	}
 }
 
+// Hosts keep their IPv6 addresses, too, when their interface goes down for a while.
+func TestIPv6AddressesOutliveTheCable(t *testing.T) {
+	topo := DR(t, Config{IPv6: true})
+	rs, client := topo.RealServers[0], topo.Clients[0]
+	_, err := ServeHTTP(rs.Namespace, "rs1", netip.AddrPortFrom(rs.Addr6(), 80))
+	must(t, err)
+	must(t, rs.SetUp("eth0", false))
+	must(t, rs.SetUp("eth0", true))
+	must(t, rs.AwaitCarrier("eth0"))
+	if _, _, err := AskHTTP(shortly(t), client.HTTPClient(), "http://["+rs.Addr6().String()+"]/"); err != nil {
+		t.Error(err)
+	}
+}
+
 func BenchmarkTopology(b *testing.B) {
 	for b.Loop() {
 		topo, err := NewDR(Config{})
