@@ -56,7 +56,7 @@ func newSQLClusters(t *testing.T) *sqlClusters {
 		t.Fatalf("initdb: %v\n%s", err, out)
 	}
 	hba := filepath.Join(first, "pg_hba.conf")
-	must(t, os.WriteFile(hba, []byte("host all all 0.0.0.0/0 trust\n"), 0o644))
+	must(t, os.WriteFile(hba, []byte("host all all 0.0.0.0/0 trust\nhost all all ::/0 trust\n"), 0o644))
 	second := filepath.Join(dir, "rs2")
 	out, err = exec.Command("cp", "-a", first, second).CombinedOutput()
 	if err != nil {
@@ -70,7 +70,7 @@ func newSQLClusters(t *testing.T) *sqlClusters {
 func (q *sqlClusters) serve(t *testing.T, s *station) {
 	var args []string
 	for _, setting := range []string{
-		"listen_addresses=0.0.0.0", "port=" + s.port(5432), "unix_socket_directories=", "fsync=off", "full_page_writes=off", "synchronous_commit=off",
+		"listen_addresses=0.0.0.0,::", "port=" + s.port(5432), "unix_socket_directories=", "fsync=off", "full_page_writes=off", "synchronous_commit=off",
 		"shared_buffers=16MB", "max_connections=20", "autovacuum=off", "logging_collector=off", "max_wal_senders=0", "wal_level=minimal",
 		"cluster_name=" + s.name,
 	} {
@@ -104,7 +104,7 @@ func (c *cell) psql(t *testing.T, stdin string, commands ...string) string {
 func checkSQL(t *testing.T, c *cell) {
 	eventually(t, "the databases are up", func() (bool, any) { // they listen before
 		for _, s := range c.stations {
-			out, err := s.Command(t.Context(), "psql", "-X", "-h", s.Addr().String(), "-p", s.port(5432), "-U", "postgres", "-c", "select 1").CombinedOutput()
+			out, err := s.Command(t.Context(), "psql", "-X", "-h", c.addr(s.Host).String(), "-p", s.port(5432), "-U", "postgres", "-c", "select 1").CombinedOutput()
 			if err != nil {
 				return false, string(out)
 			}
@@ -159,11 +159,11 @@ var proxyApp = app{
 	serve: serveSquid,
 	check: func(t *testing.T, c *cell) {
 		for range len(c.stations) {
-			body := c.run(t, nil, "curl", c.proxied(fmt.Sprintf("http://%v/bytes?n=%d", c.origin, checkedBytes))...)
+			body := c.run(t, nil, "curl", c.proxied(fmt.Sprintf("http://%v/bytes?n=%d", c.origin(), checkedBytes))...)
 			if sum := sha256.Sum256(body); sum != lab.ContentSHA256(0, checkedBytes) {
 				t.Errorf("%d bytes came with SHA-256 %x, want %d", len(body), sum, checkedBytes)
 			}
-			got := string(c.run(t, body, "curl", c.proxied("--proxytunnel", "--data-binary", "@-", fmt.Sprintf("http://%v/upload", c.origin))...))
+			got := string(c.run(t, body, "curl", c.proxied("--proxytunnel", "--data-binary", "@-", fmt.Sprintf("http://%v/upload", c.origin()))...))
 			if want := fmt.Sprintf("%x %d\n", lab.ContentSHA256(0, checkedBytes), checkedBytes); got != want {
 				t.Errorf("the origin has got %q, want %q", got, want)
 			}
@@ -171,7 +171,7 @@ var proxyApp = app{
 	},
 	measure: func(t *testing.T, c *cell) {
 		out := strings.Fields(string(c.run(t, nil, "curl", c.proxied("-o", "/dev/null", "-w", "%{size_download} %{speed_download}",
-			fmt.Sprintf("http://%v/bytes?n=%d", c.origin, bodyBytes))...)))
+			fmt.Sprintf("http://%v/bytes?n=%d", c.origin(), bodyBytes))...)))
 		speed, err := strconv.ParseFloat(out[1], 64)
 		if out[0] != strconv.Itoa(bodyBytes) || err != nil {
 			t.Errorf("curl says %v, want %d bytes", out, bodyBytes)
@@ -181,7 +181,7 @@ var proxyApp = app{
 }
 
 const squidConf = `
-http_port 0.0.0.0:{PORT}
+http_port {PORT}
 visible_hostname {NAME}.test
 pid_filename none
 access_log none
@@ -214,7 +214,7 @@ func serveSquid(t *testing.T, s *station) {
 
 // proxied are curl's arguments for a request by the cluster.
 func (c *cell) proxied(args ...string) []string {
-	return append([]string{"-sS", "--fail", "--max-time", "12", "--proxy", "http://" + c.vip(3128)}, args...)
+	return append([]string{"-sS", "--fail", "--max-time", "12", "--proxy", "http://" + c.at(3128)}, args...)
 }
 
 // makeOwned makes a directory for a user.

@@ -28,7 +28,7 @@ var smtpApp = app{
 	serve: serveExim,
 	check: func(t *testing.T, c *cell) {
 		for i := range checkedMails {
-			c.sendMail(t, "checked", c.mail(t, i))
+			c.sendMail(t, c.mailbox(), c.mail(t, i))
 		}
 	},
 	measure: func(t *testing.T, c *cell) {
@@ -57,7 +57,7 @@ primary_hostname = {NAME}.test
 spool_directory = {DIR}/spool
 log_file_path = {DIR}/spool/%slog
 pid_file_path = {DIR}/exim.pid
-local_interfaces = 0.0.0.0
+local_interfaces = <; 0.0.0.0 ; ::0
 daemon_smtp_ports = {PORT}
 domainlist local_domains = cluster.test
 acl_smtp_rcpt = all
@@ -75,7 +75,7 @@ begin routers
 here:
   driver = accept
   domains = +local_domains
-  local_parts = checked : rate
+  local_parts = checked-ipv4 : checked-ipv6 : rate
   transport = maildir
 begin transports
 maildir:
@@ -106,13 +106,16 @@ func mailUser(t *testing.T) *user.User {
 	return u
 }
 
+// mailbox is where the checked messages of a family lie.
+func (c *cell) mailbox() string { return "checked-" + strings.ToLower(c.family()) }
+
 // mail is message number i, as long as it should be for a check.
 func (c *cell) mail(t *testing.T, i int) []byte {
 	t.Helper()
 	content, err := io.ReadAll(io.LimitReader(lab.Content(uint64(100+i)), mailBytes))
 	must(t, err)
 	var b bytes.Buffer
-	fmt.Fprintf(&b, "From: <sender@client.test>\r\nTo: <checked@cluster.test>\r\nSubject: number %d\r\n\r\n", i)
+	fmt.Fprintf(&b, "From: <sender@client.test>\r\nTo: <%s@cluster.test>\r\nSubject: number %d\r\n\r\n", c.mailbox(), i)
 	for text := base64.StdEncoding.EncodeToString(content); text != ""; {
 		n := min(76, len(text))
 		fmt.Fprintf(&b, "%s\r\n", text[:n])
@@ -139,13 +142,13 @@ var pop3App = app{
 	ports: []appPort{{number: 110}},
 	serve: serveDovecot,
 	check: func(t *testing.T, c *cell) {
-		c.awaitMail(t, "checked", checkedMails)
+		c.awaitMail(t, c.mailbox(), checkedMails)
 		want := map[string]bool{}
 		for i := range checkedMails {
 			want[string(c.mail(t, i))] = true
 		}
 		for i := range checkedMails {
-			got := c.pop3(t, "checked", fmt.Sprint(i+1))
+			got := c.pop3(t, c.mailbox(), fmt.Sprint(i+1))
 			// The servers have put lines of their own before it.
 			at := bytes.Index(got, []byte("From: <sender@client.test>"))
 			if at < 0 || !want[string(got[at:])] {
@@ -159,7 +162,7 @@ var pop3App = app{
 		const n = 20
 		start := time.Now()
 		for range n {
-			c.pop3(t, "checked", "1")
+			c.pop3(t, c.mailbox(), "1")
 		}
 		c.report("dovecot: curl, messages of 400 kB", "%.0f /s", n/time.Since(start).Seconds())
 	},
@@ -167,7 +170,7 @@ var pop3App = app{
 
 const dovecotConf = `
 protocols = pop3
-listen = 0.0.0.0
+listen = *, ::
 base_dir = {DIR}/dovecot
 log_path = /dev/stderr
 ssl = no
@@ -209,7 +212,9 @@ func serveDovecot(t *testing.T, s *station) {
 	if owner == nil {
 		return
 	}
-	s.directory(t, "control-checked", owner)
+	for _, c := range []*cell{s.cell, s.cell.over6()} {
+		s.directory(t, "control-"+c.mailbox(), owner)
+	}
 	conf := s.file(t, "dovecot.conf", dovecotConf, "{PORT}", s.port(110), "{MAIL}", s.cell.mailDir, "{UID}", owner.Uid, "{GID}", owner.Gid)
 	s.start(t, nil, "dovecot", "-F", "-c", conf)
 }
@@ -224,7 +229,7 @@ func (s *station) directory(t *testing.T, name string, owner *user.User) {
 // pop3 retrieves a message, or the list with an empty number.
 func (c *cell) pop3(t *testing.T, mailbox, number string) []byte {
 	t.Helper()
-	return c.run(t, nil, "curl", "-sS", "--max-time", "8", "--user", mailbox+":secret", fmt.Sprintf("pop3://%v/%s", c.VIP(), number))
+	return c.run(t, nil, "curl", "-sS", "--max-time", "8", "--user", mailbox+":secret", strings.Replace(c.url(), "http:", "pop3:", 1)+"/"+number)
 }
 
 // awaitMail waits until n messages are in a mailbox: Exim delivers after it has said yes.

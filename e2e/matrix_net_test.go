@@ -38,13 +38,24 @@ var iperfApp = app{
 
 // iperf runs iperf3 and returns its rate in bits a second.
 func (c *cell) iperf(t *testing.T, args ...string) float64 {
+	eventually(t, "iperf3's server is done with the test before", func() (bool, any) { // its client doesn't wait for that
+		for _, s := range c.stations {
+			busy, err := portsOf(s.Host, "01", "08") // established, or left by the client
+			must(t, err)
+			if busy[c.port(5201)] {
+				return false, s.name
+			}
+		}
+		return true, nil
+	})
 	out := c.run(t, nil, "iperf3", append([]string{"-J", "-c", c.VIP().String()}, args...)...)
 	type sum struct {
 		Bytes float64
 		Rate  float64 `json:"bits_per_second"`
 	}
 	var result struct {
-		End struct {
+		Error string
+		End   struct {
 			Sent     sum `json:"sum_sent"`
 			Received sum `json:"sum_received"`
 		}
@@ -52,7 +63,7 @@ func (c *cell) iperf(t *testing.T, args ...string) float64 {
 	must(t, json.Unmarshal(out, &result))
 	// What is under way at the end is sent and not received; with eight streams that may be most of a short transfer.
 	if s, r := result.End.Sent.Bytes, result.End.Received.Bytes; r > s || r < checkedBytes/64 || s < checkedBytes {
-		t.Errorf("iperf3 %v: %.0f bytes were sent, %.0f received", args, s, r)
+		t.Errorf("iperf3 %v: %.0f bytes were sent, %.0f received: %s", args, s, r, result.Error)
 	}
 	return result.End.Received.Rate
 }
@@ -116,18 +127,26 @@ func (c *cell) dig(t *testing.T, args ...string) []byte {
 	return c.run(t, nil, "dig", append([]string{"@" + c.VIP().String(), "+short", "+time=3", "+tries=1"}, args...)...)
 }
 
+// socat is how socat calls a virtual service by TCP.
+func (c *cell) socat(port uint16) string {
+	if c.six {
+		return "TCP6:" + c.at(port)
+	}
+	return "TCP4:" + c.at(port)
+}
+
 // lineApp is a plain server of lines, as telnet clients talk to, by socat.
 var lineApp = app{
 	name:  "socat",
 	ports: []appPort{{number: 23}},
 	serve: func(t *testing.T, s *station) {
-		s.start(t, nil, "socat", "-b", "65536", "TCP4-LISTEN:"+s.port(23)+",fork,reuseaddr,backlog=64", "EXEC:cat")
+		s.start(t, nil, "socat", "-b", "65536", "TCP6-LISTEN:"+s.port(23)+",ipv6only=0,fork,reuseaddr,backlog=64", "EXEC:cat")
 	},
 	check: func(t *testing.T, c *cell) {
 		for range len(c.stations) { // each has its turn
 			content, err := io.ReadAll(io.LimitReader(lab.Content(1), checkedBytes/4))
 			must(t, err)
-			echo := c.run(t, content, "socat", "-b", "65536", "-t", "10", "STDIO", "TCP4:"+c.vip(23))
+			echo := c.run(t, content, "socat", "-b", "65536", "-t", "10", "STDIO", c.socat(23))
 			if !bytes.Equal(echo, content) {
 				t.Errorf("the echo has %d bytes, want the %d that were sent", len(echo), len(content))
 			}
@@ -135,7 +154,7 @@ var lineApp = app{
 	},
 	measure: func(t *testing.T, c *cell) {
 		const n = 300
-		cmd := c.Clients[0].Command(within(t, 15*time.Second), "socat", "STDIO", "TCP4:"+c.vip(23)+",nodelay")
+		cmd := c.Clients[0].Command(within(t, 15*time.Second), "socat", "STDIO", c.socat(23)+",nodelay")
 		in, err := cmd.StdinPipe()
 		must(t, err)
 		out, err := cmd.StdoutPipe()

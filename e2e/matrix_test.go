@@ -5,6 +5,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -50,14 +51,14 @@ type matrix struct {
 // columns are the table's: method and offloads.
 var columns = []string{"DR on", "DR off", "TUN on", "TUN off", "NAT on", "NAT off"}
 
-// TestMatrix is every method, with and without offloads, with the programs that clusters carry. With $UVS_MATRIX set, it
-// writes the rates that it saw into that file.
+// TestMatrix is every method, with and without offloads, over IPv4 and over IPv6, with the programs that clusters carry.
+// With $UVS_MATRIX set, it writes the rates that it saw into that file.
 func TestMatrix(t *testing.T) {
 	m := &matrix{dir: sharedDir(t), cells: map[string]map[string]string{}}
 	writeContent(t, filepath.Join(m.dir, "body"), bodyBytes)
 	m.sql = newSQLClusters(t)
 	for i, column := range columns {
-		cfg := rigConfig{TUN: i/2 == 1, NAT: i/2 == 2, Config: lab.Config{OffloadsOff: i%2 == 1, Clients: 2}}
+		cfg := rigConfig{TUN: i/2 == 1, NAT: i/2 == 2, Config: lab.Config{OffloadsOff: i%2 == 1, Clients: 2, IPv6: true}}
 		method, offloads, _ := strings.Cut(column, " ")
 		t.Run(method+"/offloads="+offloads, func(t *testing.T) {
 			m.column(t, column, cfg)
@@ -70,9 +71,10 @@ func TestMatrix(t *testing.T) {
 	}
 }
 
-// column runs all apps on one topology.
+// column runs all apps on one topology, in each family in turn.
 func (m *matrix) column(t *testing.T, column string, cfg rigConfig) {
 	c := newCell(t, m, column, cfg)
+	families := []*cell{c, c.over6()}
 	var captures []*lab.Capture
 	if cfg.OffloadsOff {
 		for _, leg := range c.Directors[0].Legs {
@@ -82,21 +84,27 @@ func (m *matrix) column(t *testing.T, column string, cfg rigConfig) {
 		}
 	}
 	for _, a := range apps {
-		t.Run(a.name, func(t *testing.T) {
-			c.used = append(c.used, a)
-			stop := c.captureEnds(!cfg.OffloadsOff)
-			a.check(t, c)
-			stop(t)
-		})
+		for _, c := range families {
+			t.Run(a.name+"/"+c.family(), func(t *testing.T) {
+				c.used = append(c.used, a)
+				stop := c.captureEnds(!cfg.OffloadsOff)
+				a.check(t, c)
+				stop(t)
+			})
+		}
 	}
 	if cfg.OffloadsOff {
 		c.awaitQuiet()
 		t.Run("checksums", func(t *testing.T) { c.checkSums(t, captures) })
 	}
 	for _, a := range apps {
-		t.Run(a.name+"/rate", func(t *testing.T) { a.measure(t, c) })
+		for _, c := range families {
+			t.Run(a.name+"/"+c.family()+"/rate", func(t *testing.T) { a.measure(t, c) })
+		}
 	}
-	c.checkShared(t)
+	for _, c := range families {
+		c.checkShared(t)
+	}
 }
 
 // captureEnds records what client1 and the real servers receive while an app is checked with offloads on. The result
@@ -127,17 +135,18 @@ func (c *cell) captureEnds(offloads bool) (stop func(*testing.T)) {
 	}
 }
 
-// A cell is a topology with all apps on its real servers:
+// A cell is a topology of both families with all apps on its real servers, seen in one of the families:
 //
 //	client1 --- director --- rs1, rs2: each with all servers
 //	client2: has what squid fetches
+//
+// The director has one set of rules, in which each service stands in both families.
 type cell struct {
 	*rig
 	matrix   *matrix
 	column   string
 	cert     *certificate
 	mailDir  string // that the real servers share
-	origin   netip.AddrPort
 	stations []*station
 	used     []app // that clients have asked
 }
@@ -155,11 +164,11 @@ func newCell(t *testing.T, m *matrix, column string, cfg rigConfig) *cell {
 	c := &cell{rig: &rig{t: t, direct: !cfg.NAT, tunnel: cfg.TUN}, matrix: m, column: column}
 	c.raise(cfg.Config)
 	c.director = startDirector(t, c.Directors[0], program("uvsd"), c.matrixArgs()...)
-	c.cert = newCertificate(t, c.VIP())
+	c.cert = newCertificate(t, c.VIPs[0], c.VIPs6[0])
 	c.mailDir = filepath.Join(sharedDir(t), "mail")
 	must(t, os.Mkdir(c.mailDir, 0o777))
 	must(t, os.Chmod(c.mailDir, 0o777))
-	c.serveOrigin()
+	c.serveOrigins()
 
 	var all sync.WaitGroup
 	for i, rs := range c.RealServers {
@@ -173,25 +182,44 @@ func newCell(t *testing.T, m *matrix, column string, cfg rigConfig) *cell {
 	if t.Failed() {
 		t.FailNow()
 	}
-	var rules []string
+	c.restore(append(c.rules(), c.over6().rules()...)...)
+	for _, s := range c.stations {
+		s.awaitServers(t)
+	}
+	return c
+}
+
+// over6 is the same cell seen in IPv6.
+func (c *cell) over6() *cell {
+	six := *c
+	six.rig = c.rig.over6()
+	return &six
+}
+
+// family is the cell's, for names.
+func (c *cell) family() string {
+	if c.six {
+		return "IPv6"
+	}
+	return "IPv4"
+}
+
+// rules configure all services, in the cell's family.
+func (c *cell) rules() (rules []string) {
 	for _, a := range apps {
 		for _, p := range a.ports {
-			vs := fmt.Sprintf("%s %v", p.flag(), netip.AddrPortFrom(c.VIP(), p.number))
+			vs := fmt.Sprintf("%s %s", p.flag(), c.at(p.number))
 			rule := "-A " + vs + " -s rr"
 			if p.persistent {
 				rule += " -p 300"
 			}
 			rules = append(rules, rule)
 			for _, s := range c.stations {
-				rules = append(rules, fmt.Sprintf("-a %s -r %v %s -w 1", vs, netip.AddrPortFrom(s.Addr(), c.port(p.number)), c.method()))
+				rules = append(rules, fmt.Sprintf("-a %s -r %v %s -w 1", vs, netip.AddrPortFrom(c.addr(s.Host), c.port(p.number)), c.method()))
 			}
 		}
 	}
-	c.restore(rules...)
-	for _, s := range c.stations {
-		s.awaitServers(t)
-	}
-	return c
+	return rules
 }
 
 // matrixArgs are uvsd's arguments.
@@ -218,18 +246,18 @@ func (c *cell) port(service uint16) uint16 {
 	return service + 10000
 }
 
-// vip is a virtual service's address as programs take it.
-func (c *cell) vip(port uint16) string { return netip.AddrPortFrom(c.VIP(), port).String() }
+// origin is what squid fetches from.
+func (c *cell) origin() netip.AddrPort { return netip.AddrPortFrom(c.addr(c.Clients[1]), 8000) }
 
-// serveOrigin starts what squid fetches.
-func (c *cell) serveOrigin() {
+// serveOrigins starts what squid fetches.
+func (c *cell) serveOrigins() {
 	c.t.Helper()
 	host := c.Clients[1]
-	c.origin = netip.AddrPortFrom(host.Addr(), 8000)
-	_, err := lab.ServeHTTP(host.Namespace, "origin", c.origin)
+	_, err := lab.ServeHTTP(host.Namespace, "origin", c.origin(), c.over6().origin())
 	must(c.t, err)
 	if c.tunnel {
 		must(c.t, host.AddRoute(netip.MustParsePrefix("10.2.0.0/24"), c.Router.Addr(), ""))
+		must(c.t, host.AddRoute(netip.MustParsePrefix("2001:db8:2::/64"), c.Router.Addr6(), ""))
 	}
 }
 
@@ -303,7 +331,10 @@ func (s *station) awaitServers(t *testing.T) {
 }
 
 // listening are the ports where somebody takes connections. To try one would be a failed test for iperf3.
-func listening(h *lab.Host) (ports map[uint16]bool, err error) {
+func listening(h *lab.Host) (ports map[uint16]bool, err error) { return portsOf(h, "0A") }
+
+// portsOf are the ports of a host's TCP sockets in certain states, as /proc/net/tcp has them.
+func portsOf(h *lab.Host, states ...string) (ports map[uint16]bool, err error) {
 	ports = map[uint16]bool{}
 	err = h.Do(func() error {
 		text, err := os.ReadFile("/proc/thread-self/net/tcp")
@@ -313,13 +344,13 @@ func listening(h *lab.Host) (ports map[uint16]bool, err error) {
 		text6, err := os.ReadFile("/proc/thread-self/net/tcp6") // sockets for both
 		for line := range strings.Lines(string(text) + string(text6)) {
 			f := strings.Fields(line)
-			if len(f) < 4 || f[3] != "0A" { // the state of listening sockets
+			if len(f) < 4 || !slices.Contains(states, f[3]) {
 				continue
 			}
 			_, hex, _ := strings.Cut(f[1], ":")
 			port, err := strconv.ParseUint(hex, 16, 16)
 			if err != nil {
-				return fmt.Errorf("a listening socket's address %q: %w", f[1], err)
+				return fmt.Errorf("a socket's address %q: %w", f[1], err)
 			}
 			ports[uint16(port)] = true
 		}
@@ -362,8 +393,8 @@ func (c *cell) checkShared(t *testing.T) {
 	t.Helper()
 	for _, a := range c.used {
 		for _, p := range a.ports {
-			vs := c.vip(p.number)
-			eventually(t, a.name+" used all real servers", func() (bool, any) {
+			vs := c.at(p.number)
+			eventually(t, a.name+" used all real servers over "+c.family(), func() (bool, any) {
 				stats := c.stats(p.flag(), vs)
 				used := 0
 				for addr, n := range stats {
@@ -394,12 +425,13 @@ func (c *cell) checkSums(t *testing.T, captures []*lab.Capture) {
 		if len(sums.bad) > 0 {
 			t.Errorf("leg %d: wrong checksums: %v:\n%s", i, sums.bad, strings.Join(sums.examples[:min(5, len(sums.examples))], "\n"))
 		}
-		kinds := []string{"ip", "tcp", "udp"}
+		kinds := []string{"ip", "tcp", "udp", "tcp6", "udp6"}
+		told := []string{"icmp", "too big"} // how the client learns of the tunnel's MTU
 		if c.tunnel {
-			kinds = append(kinds, "inner ip", "icmp") // ICMP is how the client learns of the tunnel's MTU
+			kinds = append(append(kinds, "inner ip"), told...)
 		}
 		for _, kind := range kinds {
-			if sums.good[kind] < 10 && kind != "icmp" || sums.good[kind] == 0 {
+			if sums.good[kind] < 10 && !slices.Contains(told, kind) || sums.good[kind] == 0 {
 				t.Errorf("leg %d: tshark saw only %d right checksums of %s", i, sums.good[kind], kind)
 			}
 		}
@@ -416,9 +448,12 @@ func sharedDir(t testing.TB) string {
 	return dir
 }
 
-// report puts a figure into the table.
+// report puts a figure into the table: the families are rows of their own.
 func (c *cell) report(row, format string, args ...any) {
 	m := c.matrix
+	if c.six {
+		row += ", IPv6"
+	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	if m.cells[row] == nil {
@@ -431,13 +466,13 @@ func (c *cell) report(row, format string, args ...any) {
 // table is the result: a row per program and figure, a column per method and offloads.
 func (m *matrix) table() string {
 	var b strings.Builder
-	fmt.Fprintf(&b, "%-44s", "offloads")
+	fmt.Fprintf(&b, "%-48s", "offloads")
 	for _, c := range columns {
 		fmt.Fprintf(&b, " %12s", c)
 	}
 	b.WriteByte('\n')
 	for _, row := range m.rows {
-		fmt.Fprintf(&b, "%-44s", row)
+		fmt.Fprintf(&b, "%-48s", row)
 		for _, c := range columns {
 			fmt.Fprintf(&b, " %12s", m.cells[row][c])
 		}

@@ -35,9 +35,9 @@ var webApp = app{
 	name:  "nginx",
 	ports: []appPort{{number: 80}},
 	serve: serveNginx,
-	check: func(t *testing.T, c *cell) { c.checkWeb(t, "http://"+c.VIP().String()) },
+	check: func(t *testing.T, c *cell) { c.checkWeb(t, c.url()) },
 	measure: func(t *testing.T, c *cell) {
-		url := "http://" + c.VIP().String()
+		url := c.url()
 		c.curlRate(t, "nginx: curl download", url)
 		c.wrkRate(t, "nginx: wrk, kept connections", url)
 		c.wrkRate(t, "nginx: wrk, a connection each", url, "-H", "Connection: close")
@@ -49,13 +49,16 @@ var tlsApp = app{
 	name:  "nginx-tls",
 	ports: []appPort{{number: 443}},
 	serve: func(*testing.T, *station) {}, // serveNginx has
-	check: func(t *testing.T, c *cell) { c.checkWeb(t, "https://"+c.VIP().String()) },
+	check: func(t *testing.T, c *cell) { c.checkWeb(t, c.tlsURL()) },
 	measure: func(t *testing.T, c *cell) {
-		url := "https://" + c.VIP().String()
+		url := c.tlsURL()
 		c.curlRate(t, "nginx, TLS: curl download", url)
 		c.wrkRate(t, "nginx, TLS: wrk, a connection each", url, "-H", "Connection: close")
 	},
 }
+
+// tlsURL is the web service's by HTTPS.
+func (c *cell) tlsURL() string { return strings.Replace(c.url(), "http:", "https:", 1) }
 
 const nginxConf = `
 daemon off;
@@ -76,7 +79,9 @@ http {
 	default_type application/octet-stream;
 	server {
 		listen {HTTP} backlog=1024;
+		listen [::]:{HTTP} backlog=1024 ipv6only=on;
 		listen {HTTPS} ssl;
+		listen [::]:{HTTPS} ssl ipv6only=on;
 		ssl_certificate {CERT};
 		ssl_certificate_key {KEY};
 		location = /name { return 200 "{NAME}\n"; }
@@ -123,7 +128,7 @@ func (c *cell) checkWeb(t *testing.T, url string) {
 	if sum := sha256.Sum256(body); sum != want {
 		t.Errorf("the download has %d bytes with SHA-256 %x, want %d with %x", len(body), sum, checkedBytes, want)
 	}
-	name := fmt.Sprintf("up-%t", strings.HasPrefix(url, "https"))
+	name := fmt.Sprintf("up-%s-%t", c.family(), strings.HasPrefix(url, "https"))
 	c.run(t, body, "curl", c.curlArgs("--upload-file", "-", url+"/put/"+name)...)
 	var found int
 	for _, s := range c.stations {
@@ -172,12 +177,16 @@ func (c *cell) wrkRate(t *testing.T, row, url string, args ...string) {
 // certificate is a key and a certificate that signs itself, as files.
 type certificate struct{ cert, key string }
 
-func newCertificate(t *testing.T, addr netip.Addr) *certificate {
+func newCertificate(t *testing.T, addrs ...netip.Addr) *certificate {
 	t.Helper()
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	must(t, err)
+	var ips []net.IP
+	for _, a := range addrs {
+		ips = append(ips, a.AsSlice())
+	}
 	template := &x509.Certificate{
-		SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: addr.String()}, IPAddresses: []net.IP{addr.AsSlice()},
+		SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: addrs[0].String()}, IPAddresses: ips,
 		NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(time.Hour), BasicConstraintsValid: true, IsCA: true,
 	}
 	der, err := x509.CreateCertificate(rand.Reader, template, template, key.Public(), key)

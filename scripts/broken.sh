@@ -6,15 +6,17 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
-# name | column | what is wrong | file | sed script
+# name | column | families | what is wrong | file | sed script
 faults() {
 	cat <<'LIST'
-dr-mac|DR/offloads=(on,off)|frames go to a MAC address that nobody has|dataplane/path.go|s/return w.transmit(f, p, hop, ForwardedDR)/other := *hop; other.Dst[5]++; return w.transmit(f, p, \&other, ForwardedDR)/
-tun-length|TUN/offloads=(on,off)|the outer header's length is that of the inner packet|forward/tunnel.go|s/packet.PutIPv4(b, n, h)/packet.PutIPv4(b, n-packet.IPv4Len, h)/
-tun-address|TUN/offloads=(on,off)|the outer header has another station's address|forward/tunnel.go|s/Header4{Src: t.Src.V4(), Dst: t.Dst.V4()}/Header4{Src: t.Src.V4(), Dst: t.Dst.V4() + 100}/
-tun-partial|TUN/offloads=on|checksums that were left to the device are not completed before the encapsulation|forward/tunnel.go|s/^\tCompleteChecksum(p.Frame, v)$//
-nat-checksum|NAT/offloads=(on,off)|addresses and ports are translated, checksums are not|packet/checksum.go|s/return Fold(uint64(c) + d)/return c/; /^func UpdatePort(/,/^}/s/return .*/return c/
-nat-answer|NAT/offloads=(on,off)|answers keep the real server's port|forward/nat.go|s/h.SetSrc(port)/h.SetSrc(old)/
+dr-mac|DR/offloads=(on,off)|IPv[46]|frames go to a MAC address that nobody has|dataplane/path.go|s/return w.transmit(f, p, hop, ForwardedDR)/other := *hop; other.Dst[5]++; return w.transmit(f, p, \&other, ForwardedDR)/
+tun-length|TUN/offloads=(on,off)|IPv4|the outer header's length is that of the inner packet|forward/tunnel.go|s/\(packet.PutIPv4(.*\), n, h)/\1, n-packet.IPv4Len, h)/
+tun-length6|TUN/offloads=(on,off)|IPv6|the same of IPv6|forward/tunnel.go|s/\(packet.PutIPv6(.*\), n-packet.IPv6Len, /\1, n-2*packet.IPv6Len, /
+tun-address|TUN/offloads=(on,off)|IPv4|the outer header has another station's address|forward/tunnel.go|s/\(Header4{.*Dst: t.Dst.V4()\)/\1 + 100/
+tun-address6|TUN/offloads=(on,off)|IPv6|the same of IPv6|forward/tunnel.go|/Header6{/,/})/s/Dst: t.Dst/Dst: t.Src/
+tun-partial|TUN/offloads=on|IPv[46]|checksums that were left to the device are not completed before the encapsulation|forward/tunnel.go|s/^\t*CompleteChecksum(p.Frame, v)$//
+nat-checksum|NAT/offloads=(on,off)|IPv[46]|addresses and ports are translated, checksums are not|packet/checksum.go|s/return Fold(uint64(c) + d)/return c/; /^func UpdatePort(/,/^}/s/return .*/return c/
+nat-answer|NAT/offloads=(on,off)|IPv[46]|answers keep the real server's port|forward/nat.go|s/h.SetSrc(port)/h.SetSrc(old)/
 LIST
 }
 
@@ -26,7 +28,7 @@ fi
 scratch=$(mktemp -d)
 trap 'rm -rf "$scratch"' EXIT
 holes=0 ran=0
-while IFS='|' read -r name column what file script; do
+while IFS='|' read -r name column families what file script; do
 	[ $# -eq 0 ] || [[ " $* " == *" $name "* ]] || continue
 	ran=$((ran + 1))
 	sed "$script" "$file" >"$scratch/$name.go"
@@ -42,9 +44,9 @@ while IFS='|' read -r name column what file script; do
 	GOFLAGS="-overlay=$scratch/overlay.json" go build -o "$scratch/uvsd" ./cmd/uvsd # must be wrong, not uncompilable
 	echo "=== $name: $what"
 	# The last, empty element leaves the measurements out.
-	GOFLAGS="-overlay=$scratch/overlay.json" go test -v -count=1 -timeout 20m -run "^TestMatrix\$/^${column//(on,off)/(on|off)}\$/./^\$" ./e2e \
+	GOFLAGS="-overlay=$scratch/overlay.json" go test -v -count=1 -timeout 20m -run "^TestMatrix\$/^${column//(on,off)/(on|off)}\$/./^$families\$/^\$" ./e2e \
 		>"$scratch/$name.log" 2>&1 || true
-	cells=$(grep -Eo -- '--- (PASS|FAIL): TestMatrix/[^/]+/[^/]+/[^/ ]+' "$scratch/$name.log" | grep -v '/checksums$' || true)
+	cells=$(grep -Eo -- '--- (PASS|FAIL): TestMatrix/[^/]+/[^/]+/[^/]+/IPv[46]' "$scratch/$name.log" || true)
 	if [ -z "$cells" ]; then
 		tail -50 "$scratch/$name.log" >&2
 		echo "$name: no cell ran" >&2

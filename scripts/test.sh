@@ -23,10 +23,10 @@ suite "build" make -s build
 suite "lint" scripts/lint.sh
 suite "unit, with race detector" go test -race -count=1 -timeout 8m $packages
 suite "allocations, without it" go test -count=1 -timeout 5m -run 'Alloc' $packages
-suite "end to end" go test -count=1 -timeout 9m -skip '^TestMatrix$' ./e2e
+suite "end to end" go test -count=1 -timeout 15m -skip '^TestMatrix$' ./e2e
 table=$(mktemp)
 trap 'rm -f "$table"' EXIT
-suite "real programs" env UVS_MATRIX="$table" go test -count=1 -timeout 5m -run '^TestMatrix$' ./e2e
+suite "real programs" env UVS_MATRIX="$table" go test -count=1 -timeout 8m -run '^TestMatrix$' ./e2e
 cat "$table"
 suite "throughput, beside the kernel's" go test -run XXX -bench 'Iperf3/offloads=true' -benchtime 1x ./e2e
 echo
