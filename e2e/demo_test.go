@@ -26,13 +26,16 @@ func checkDemo(t *testing.T, out string, tun bool) {
 	t.Helper()
 	want := []string{
 		"== DR: direct routing", "== TUN: tunnelling", "== NAT: masquerading", "rs3           10.1.0.13:8080", "50.0 %",
-		"download", "upload", "4291e08003394371", "200 datagrams by UDP (rr), all echoed",
-		"0 failed", "== Summary", "\n    DR       ok", "\n    NAT      ok",
+		"rs3           [2001:db8:1::13]:8080", "-A -t [2001:db8:9::100]:80 -s wrr\n", "-a -t [2001:db8:9::100]:80 -r [2001:db8:9::13]:80 -g -w 3",
+		"download", "upload", "4291e08003394371", "200 datagrams by UDP over IPv4 (rr), all echoed", "200 datagrams by UDP over IPv6 (rr), all echoed",
+		"by IPv4, 0 failed", "by IPv6, 0 failed", "== Summary", "\n    DR       IPv4     ok", "\n    DR       IPv6     ok",
+		"\n    NAT      IPv4     ok", "\n    NAT      IPv6     ok",
 	}
 	if tun {
-		want = append(want, "uvsdecap --director 10.9.0.1 --vip 10.9.0.100", "-> 10.2.0.11:80                 Tunnel", "\n    TUN      ok")
+		want = append(want, "uvsdecap --director 10.9.0.1,2001:db8:9::1 --vip 10.9.0.100,2001:db8:9::100", "-> 10.2.0.11:80                 Tunnel",
+			"-> [2001:db8:2::11]:80          Tunnel", "\n    TUN      IPv4     ok", "\n    TUN      IPv6     ok")
 	} else {
-		want = append(want, "Not shown: ", "open /dev/net/tun: permission denied", "sudo make demo", "\n    TUN      not shown")
+		want = append(want, "Not shown: ", "open /dev/net/tun: permission denied", "sudo make demo", "\n    TUN      -        not shown")
 	}
 	for _, want := range want {
 		if !strings.Contains(out, want) {
@@ -138,9 +141,9 @@ func TestDemoKeep(t *testing.T) {
 		}
 		tried++
 	}
-	want := 10 // five for each method
+	want := 12 // six for each method
 	if canTUN() {
-		want = 15
+		want = 18
 	}
 	if tried != want {
 		t.Errorf("%d commands were found, want %d:\n%s", tried, want, out)

@@ -8,6 +8,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"strings"
 	"syscall"
 	"time"
 
@@ -71,5 +72,10 @@ func (s *stage) startDecap(ctx context.Context, h *lab.Host) error {
 
 // decapArgs are uvsdecap's arguments.
 func (s *stage) decapArgs() []string {
-	return []string{"--director", s.topo.Directors[0].Addr().String(), "--vip", s.topo.VIP().String()}
+	var directors, vips []string
+	for _, f := range s.families {
+		directors = append(directors, f.addr(s.topo.Directors[0]).String())
+		vips = append(vips, f.vip.String())
+	}
+	return []string{"--director", strings.Join(directors, ","), "--vip", strings.Join(vips, ",")}
 }

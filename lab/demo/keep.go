@@ -68,20 +68,24 @@ func (d *demo) leaveUp(ctx context.Context) error {
 			return "ip netns exec " + filepath.Base(h.Path())
 		}
 		client, rs, director := enter(s.topo.Clients[clients-1]), enter(s.host(1)), enter(s.topo.Directors[0])
-		web := "http://" + s.topo.VIP().String()
 		adm := filepath.Join(d.bin, "uvsadm") + " --socket " + s.socket
-		fmt.Printf("\n  %s, VIP %v\n", s.method.name, s.topo.VIP())
-		for _, c := range [][2]string{
-			{client + " curl -s " + web + "/", "which real server answers"},
+		f := s.families[0]
+		web := "http://" + f.at(webPort)
+		fmt.Printf("\n  %s, VIP %v\n", s.method.name, f.vip)
+		var commands [][2]string
+		for _, f := range s.families {
+			commands = append(commands, [2]string{client + " curl -s 'http://" + f.at(webPort) + "/'", "which real server answers, by " + f.name})
+		}
+		for _, c := range append(commands, [][2]string{
 			{client + " curl -o /dev/null '" + web + "/bytes?n=1000000000'", "a gigabyte"},
 			{adm + " -L -n --stats", "the table"},
 			{adm + " -L -n -c", "the connections"},
-			{adm + " -e -t " + s.vip(webPort) + " -r " + s.rip(1, s.method.web, webPort) + " " + s.method.flag + " -w 9", "another weight"},
+			{adm + " -e -t " + f.at(webPort) + " -r " + s.rip(f, 1, s.method.web) + " " + s.method.flag + " -w 9", "another weight"},
 			{adm + " status", "interfaces, packets by verdict"},
 			{director + " tcpdump -ni eth0", "what the director sees"},
 			{rs + " ip address", "a real server's addresses"},
 			{"tail -f " + s.log, "the director's log"},
-		} {
+		}...) {
 			fmt.Printf("    # %s\n    %s\n", c[1], c[0])
 		}
 	}

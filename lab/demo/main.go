@@ -1,6 +1,7 @@
 // Command demo shows what uvs is for, on a network of its own: `make demo` builds it as bin/uvsdemo and runs it. For each
 // forwarding method it raises a lab of network namespaces, starts the uvsd that lies beside it (for tunnelling the uvsdecap, too)
-// and ordinary HTTP and UDP servers, drives them with an ordinary client, changes the servers under load, and checks everything it shows.
+// and ordinary HTTP and UDP servers, drives them with an ordinary client, changes the servers under load, and checks everything it shows: all
+// of it over IPv4 and over IPv6.
 //
 // It needs root or user namespaces. Its exit status is 0 if all went well.
 package main
@@ -98,6 +99,7 @@ type demo struct {
 	dir      string // for sockets and logs
 	keep     bool
 	rootless bool
+	ipv6     bool // the kernel has it
 	stages   []*stage
 	results  []result
 }
@@ -107,7 +109,8 @@ func newDemo(keep, rootless bool) (*demo, error) {
 	if err != nil {
 		return nil, err
 	}
-	d := &demo{bin: filepath.Dir(self), self: self, keep: keep, rootless: rootless}
+	_, noIPv6 := os.Stat("/proc/sys/net/ipv6")
+	d := &demo{bin: filepath.Dir(self), self: self, keep: keep, rootless: rootless, ipv6: noIPv6 == nil}
 	for _, name := range []string{"uvsd", "uvsadm", "uvsdecap"} {
 		if _, err := os.Stat(filepath.Join(d.bin, name)); err != nil {
 			return nil, fmt.Errorf("%s is not beside this program: run make build (%w)", name, err)

@@ -60,13 +60,17 @@ func (t *table) print() {
 func (d *demo) summary() {
 	heading("Summary")
 	fmt.Println()
-	t := newTable("Method", "Result", "Requests", "Failed", "Download", "Upload", "Datagrams", "Took")
+	t := newTable("Method", "Family", "Result", "Requests", "Failed", "Download", "Upload", "Datagrams", "Took")
 	for _, r := range d.results {
 		if r.absent {
-			t.row(r.method.name, "not shown", "-", "-", "-", "-", "-", "-")
+			t.row(r.method.name, "-", "not shown", "-", "-", "-", "-", "-", "-")
 			continue
 		}
-		t.row(r.method.name, "ok", r.requests, 0, rate(r.down), rate(r.up), r.echoed, fmt.Sprintf("%.1f s", r.took.Seconds()))
+		took := fmt.Sprintf("%.1f s", r.took.Seconds())
+		for _, f := range r.families {
+			t.row(r.method.name, f.name, "ok", f.requests, 0, rate(f.down), rate(f.up), f.echoed, took)
+			took = "" // of both
+		}
 	}
 	t.print()
 }

@@ -16,11 +16,17 @@ import (
 // result is what a method's scenes showed, for the summary.
 type result struct {
 	method   method
+	families []*figures
+	took     time.Duration
+	absent   bool // not shown here
+}
+
+// figures are what they showed in one family.
+type figures struct {
+	family
 	requests int
 	down, up lab.Transfer
 	echoed   int
-	took     time.Duration
-	absent   bool // not shown here
 }
 
 const (
@@ -35,7 +41,10 @@ const (
 var weights = []int{1, 2, 3}
 
 // setUp starts the director and the servers and configures the virtual services.
-func setUp(ctx context.Context, s *stage, _ *result) error {
+func setUp(ctx context.Context, s *stage, r *result) error {
+	for _, f := range s.families {
+		r.families = append(r.families, &figures{family: f})
+	}
 	heading(fmt.Sprintf("%s: %s", s.method.name, s.method.title))
 	replace := []string{
 		"{CIP}", s.topo.Clients[0].Addr().String(), "{DIP}", s.topo.Directors[0].Addr().String(),
@@ -45,6 +54,10 @@ func setUp(ctx context.Context, s *stage, _ *result) error {
 		replace = append(replace, fmt.Sprintf("{RIP%d}", i+1), s.host(i+1).Addr().String())
 	}
 	fmt.Println(strings.NewReplacer(replace...).Replace(s.method.picture))
+	for _, f := range s.families[1:] {
+		fmt.Printf("    and by %s: client1 %v, director1 %v, VIP %v, real servers %v, ...\n\n",
+			f.name, f.addr(s.topo.Clients[0]), f.addr(s.topo.Directors[0]), f.vip, f.addr(s.host(1)))
+	}
 	for i := range weights {
 		if err := s.startServer(ctx, i+1); err != nil {
 			return err
@@ -58,20 +71,26 @@ func setUp(ctx context.Context, s *stage, _ *result) error {
 	if err := s.startUVSD(ctx, args...); err != nil {
 		return err
 	}
-	commands := [][]string{{"-A", "-t", s.vip(webPort), "-s", "wrr"}}
-	for i, w := range weights {
-		commands = append(commands, []string{"-a", "-t", s.vip(webPort), "-r", s.rip(i+1, s.method.web, webPort), s.method.flag, "-w", strconv.Itoa(w)})
-	}
-	commands = append(commands, []string{"-A", "-u", s.vip(udpPort), "-s", "rr"})
-	for i := range weights {
-		commands = append(commands, []string{"-a", "-u", s.vip(udpPort), "-r", s.rip(i+1, s.method.udp, udpPort), s.method.flag})
-	}
-	for _, c := range commands {
-		if err := s.run(ctx, c...); err != nil {
-			return err
+	rules := s.rules()
+	fmt.Printf("  $ uvsadm -R < rules, which are\n    %s\n", strings.Join(rules, "\n    "))
+	_, err := s.uvsadmReading(ctx, strings.Join(rules, "\n")+"\n", "-R")
+	return err
+}
+
+// rules are the commands that configure the virtual services, in both families.
+func (s *stage) rules() (rules []string) {
+	add := func(format string, args ...any) { rules = append(rules, fmt.Sprintf(format, args...)) }
+	for _, f := range s.families {
+		add("-A -t %s -s wrr", f.at(webPort))
+		for i, w := range weights {
+			add("-a -t %s -r %s %s -w %d", f.at(webPort), s.rip(f, i+1, s.method.web), s.method.flag, w)
+		}
+		add("-A -u %s -s rr", f.at(udpPort))
+		for i := range weights {
+			add("-a -u %s -r %s %s", f.at(udpPort), s.rip(f, i+1, s.method.udp), s.method.flag)
 		}
 	}
-	return nil
+	return rules
 }
 
 // byWeight counts which real server answers how many requests.
@@ -81,20 +100,22 @@ func byWeight(ctx context.Context, s *stage, r *result) error {
 		sum += w
 	}
 	n := rounds * sum
-	fmt.Printf("\n  %d requests by HTTP, each on a connection of its own, against the weights (wrr):\n\n", n)
-	tally, err := lab.CountHTTP(ctx, s.topo.Clients[0].HTTPClient(), "http://"+s.vip(webPort)+"/", n)
-	if err != nil {
-		return err
-	}
-	r.requests += n
+	fmt.Printf("\n  %d requests by HTTP in each family, each on a connection of its own, against the weights (wrr):\n\n", n)
 	t := newTable("Real server", "Address", "Weight", "Due", "Requests", "Share")
 	var wrong []error
-	for i, w := range weights {
-		h, due := s.host(i+1), n*w/sum
-		got := tally[h.Name()]
-		t.row(h.Name(), netip.AddrPortFrom(h.Addr(), s.method.web), w, due, got, fmt.Sprintf("%.1f %%", 100*float64(got)/float64(n)))
-		if got != due {
-			wrong = append(wrong, fmt.Errorf("%s answered %d requests, by its weight %d were due", h.Name(), got, due))
+	for _, f := range r.families {
+		tally, err := lab.CountHTTP(ctx, s.topo.Clients[0].HTTPClient(), "http://"+f.at(webPort)+"/", n)
+		if err != nil {
+			return err
+		}
+		f.requests += n
+		for i, w := range weights {
+			h, due := s.host(i+1), n*w/sum
+			got := tally[h.Name()]
+			t.row(h.Name(), s.rip(f.family, i+1, s.method.web), w, due, got, fmt.Sprintf("%.1f %%", 100*float64(got)/float64(n)))
+			if got != due {
+				wrong = append(wrong, fmt.Errorf("%s answered %d requests by %s, by its weight %d were due", h.Name(), got, f.name, due))
+			}
 		}
 	}
 	t.print()
@@ -104,23 +125,26 @@ func byWeight(ctx context.Context, s *stage, r *result) error {
 // bulk moves a lot both ways and compares checksums.
 func bulk(ctx context.Context, s *stage, r *result) (err error) {
 	fmt.Printf("\n  %d MiB each way, the SHA-256 compared with the sender's:\n\n", bulkBytes>>20)
-	client, base := s.topo.Clients[0].HTTPClient(), "http://"+s.vip(webPort)
-	t := newTable("Direction", "Real server", "Took", "Rate", "SHA-256")
-	if r.down, err = lab.Download(ctx, client, base, bulkBytes); err != nil {
-		return err
+	client := s.topo.Clients[0].HTTPClient()
+	t := newTable("Direction", "Family", "Real server", "Took", "Rate", "SHA-256")
+	for _, f := range r.families {
+		base := "http://" + f.at(webPort)
+		if f.down, err = lab.Download(ctx, client, base, bulkBytes); err != nil {
+			return err
+		}
+		transferRow(t, "download", f.name, f.down)
+		if f.up, err = lab.Upload(ctx, client, base, bulkBytes); err != nil {
+			return err
+		}
+		transferRow(t, "upload", f.name, f.up)
+		f.requests += 2
 	}
-	transferRow(t, "download", r.down)
-	if r.up, err = lab.Upload(ctx, client, base, bulkBytes); err != nil {
-		return err
-	}
-	transferRow(t, "upload", r.up)
 	t.print()
-	r.requests += 2
 	return nil
 }
 
-func transferRow(t *table, direction string, x lab.Transfer) {
-	t.row(direction, x.Server, fmt.Sprintf("%.2f s", x.Took.Seconds()), rate(x), fmt.Sprintf("%x... same", x.SHA256[:8]))
+func transferRow(t *table, direction, family string, x lab.Transfer) {
+	t.row(direction, family, x.Server, fmt.Sprintf("%.2f s", x.Took.Seconds()), rate(x), fmt.Sprintf("%x... same", x.SHA256[:8]))
 }
 
 // rate is how fast a transfer was.
@@ -130,39 +154,41 @@ func rate(x lab.Transfer) string {
 
 // echo sends datagrams.
 func echo(ctx context.Context, s *stage, r *result) error {
-	to := netip.AddrPortFrom(s.topo.VIP(), udpPort)
-	tally, err := lab.CountUDP(ctx, s.topo.Clients[0].Namespace, to, datagrams)
-	if err != nil {
-		return err
+	fmt.Println()
+	for _, f := range r.families {
+		tally, err := lab.CountUDP(ctx, s.topo.Clients[0].Namespace, netip.AddrPortFrom(f.vip, udpPort), datagrams)
+		if err != nil {
+			return err
+		}
+		f.echoed = tally.Total()
+		fmt.Printf("  %d datagrams by UDP over %s (rr), all echoed: %v\n", f.echoed, f.name, tally)
 	}
-	r.echoed = tally.Total()
-	fmt.Printf("\n  %d datagrams by UDP (rr), all echoed: %v\n", r.echoed, tally)
 	return nil
 }
 
 // underLoad takes a real server out and puts another in while clients keep requesting.
 func underLoad(ctx context.Context, s *stage, r *result) error {
 	const out, in = 3, realServers
-	service := []string{"-t", s.vip(webPort)}
-	leaving := []string{"-r", s.rip(out, s.method.web, webPort)}
-	coming := []string{"-r", s.rip(in, s.method.web, webPort)}
-	command := func(letter string, parts ...[]string) error {
-		args := []string{letter}
-		for _, p := range append([][]string{service}, parts...) {
-			args = append(args, p...)
+	command := func(letter string, server int, options ...string) error { // in both families
+		for _, f := range s.families {
+			args := []string{letter, "-t", f.at(webPort), "-r", s.rip(f, server, s.method.web)}
+			if err := s.run(ctx, append(args, options...)...); err != nil {
+				return err
+			}
 		}
-		return s.run(ctx, args...)
+		return nil
 	}
 	fmt.Print("\n  While clients keep requesting, one real server is taken out and another put in:\n\n")
-	var load []*lab.HTTPLoad
-	for _, c := range s.topo.Clients[:loadClients] {
-		load = append(load, lab.StartHTTPLoad(ctx, paced(c.HTTPClient()), "http://"+s.vip(webPort)+"/", 1, 5*time.Second))
+	load := make([][]*lab.HTTPLoad, len(r.families))
+	for i, c := range s.topo.Clients[:loadClients] {
+		i %= len(r.families)
+		load[i] = append(load[i], lab.StartHTTPLoad(ctx, paced(c.HTTPClient()), "http://"+r.families[i].at(webPort)+"/", 1, 5*time.Second))
 	}
 	change := func() error {
 		if err := pause(ctx, loadBefore); err != nil {
 			return err
 		}
-		if err := command("-e", leaving, []string{s.method.flag, "-w", "0"}); err != nil { // gets no new connection
+		if err := command("-e", out, s.method.flag, "-w", "0"); err != nil { // gets no new connection
 			return err
 		}
 		if err := s.drained(ctx, out); err != nil {
@@ -172,32 +198,38 @@ func underLoad(ctx context.Context, s *stage, r *result) error {
 		if err := s.stopServer(out); err != nil {
 			return err
 		}
-		if err := command("-d", leaving); err != nil {
+		if err := command("-d", out); err != nil {
 			return err
 		}
 		fmt.Printf("    a server is started on %s\n", s.host(in).Name())
 		if err := s.startServer(ctx, in); err != nil {
 			return err
 		}
-		if err := command("-a", coming, []string{s.method.flag, "-w", strconv.Itoa(weights[out-1])}); err != nil {
+		if err := command("-a", in, s.method.flag, "-w", strconv.Itoa(weights[out-1])); err != nil {
 			return err
 		}
 		return pause(ctx, loadAfter)
 	}
 	err := change()
-	tally, failed := stopAll(load)
-	r.requests += tally.Total()
-	switch {
-	case len(failed) > 0:
-		return errors.Join(fmt.Errorf("%d of %d requests failed meanwhile; the first: %w", len(failed), tally.Total()+len(failed), failed[0]), err)
-	case err != nil:
-		return err
-	case tally[s.host(in).Name()] == 0:
-		return fmt.Errorf("%s was put in but answered nothing: %v", s.host(in).Name(), tally)
+	fmt.Println()
+	for i, f := range r.families {
+		tally, failed := stopAll(load[i])
+		f.requests += tally.Total()
+		switch {
+		case len(failed) > 0:
+			err = errors.Join(err, fmt.Errorf("%d of %d requests by %s failed meanwhile; the first: %w", len(failed), tally.Total()+len(failed), f.name, failed[0]))
+		case err == nil && tally[s.host(in).Name()] == 0:
+			err = fmt.Errorf("%s was put in but answered nothing by %s: %v", s.host(in).Name(), f.name, tally)
+		case err == nil:
+			fmt.Printf("  %d requests meanwhile by %s, 0 failed: %v\n", tally.Total(), f.name, tally)
+		}
 	}
-	fmt.Printf("\n  %d requests meanwhile, 0 failed: %v\n", tally.Total(), tally)
 	// The UDP service loses the server that stopped too.
-	_, err = s.uvsadm(ctx, "-d", "-u", s.vip(udpPort), "-r", s.rip(out, s.method.udp, udpPort))
+	for _, f := range s.families {
+		if err == nil {
+			_, err = s.uvsadm(ctx, "-d", "-u", f.at(udpPort), "-r", s.rip(f, out, s.method.udp))
+		}
+	}
 	return err
 }
 
@@ -236,12 +268,15 @@ func (s *stage) drained(ctx context.Context, number int) error {
 		if err := pause(ctx, 50*time.Millisecond); err != nil {
 			return err
 		}
-		active, err := s.active(ctx, number)
-		if err != nil {
-			return err
-		}
-		if quiet++; active > 0 {
-			quiet = 0
+		quiet++
+		for _, f := range s.families {
+			active, err := s.active(ctx, f, number)
+			if err != nil {
+				return err
+			}
+			if active > 0 {
+				quiet = 0
+			}
 		}
 	}
 	return nil

@@ -7,13 +7,14 @@ import (
 	"net/netip"
 	"os"
 	"os/signal"
+	"strings"
 	"syscall"
 	"time"
 
 	"uvs/lab"
 )
 
-// serverRole is the first argument that makes this program a real server's: NAME HTTP-ADDRESS UDP-ADDRESS follow.
+// serverRole is the first argument that makes this program a real server's: NAME HTTP-ADDRESS,... UDP-ADDRESS,... follow.
 const serverRole = "serve"
 
 // readyLine is what it prints once it listens.
@@ -23,22 +24,25 @@ const readyLine = "ready\n"
 // finished.
 func serve(args []string) error {
 	if len(args) != 3 {
-		return fmt.Errorf("%s: NAME HTTP-ADDRESS UDP-ADDRESS are needed", serverRole)
+		return fmt.Errorf("%s: NAME HTTP-ADDRESS,... UDP-ADDRESS,... are needed", serverRole)
 	}
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
-	var addrs [2]netip.AddrPort
+	var addrs [2][]netip.AddrPort
 	for i := range addrs {
-		var err error
-		if addrs[i], err = netip.ParseAddrPort(args[1+i]); err != nil {
-			return err
+		for text := range strings.SplitSeq(args[1+i], ",") {
+			a, err := netip.ParseAddrPort(text)
+			if err != nil {
+				return err
+			}
+			addrs[i] = append(addrs[i], a)
 		}
 	}
-	web, err := lab.ServeHTTP(nil, args[0], addrs[0])
+	web, err := lab.ServeHTTP(nil, args[0], addrs[0]...)
 	if err != nil {
 		return err
 	}
-	udp, err := lab.ServeUDPEcho(nil, args[0], addrs[1])
+	udp, err := lab.ServeUDPEcho(nil, args[0], addrs[1]...)
 	if err != nil {
 		return errors.Join(err, web.Close())
 	}

@@ -30,6 +30,16 @@ type method struct {
 	picture  string // with {VIP} and so on
 }
 
+// family is IPv4 or IPv6 on a stage: the same services and servers by other addresses.
+type family struct {
+	name string
+	vip  netip.Addr
+	addr func(*lab.Host) netip.Addr
+}
+
+// at is the virtual address with a port, as uvsadm takes it.
+func (f family) at(port uint16) string { return netip.AddrPortFrom(f.vip, port).String() }
+
 // The virtual services' ports.
 const (
 	webPort = 80
@@ -61,7 +71,11 @@ var methods = []method{
 	{
 		name: "NAT", title: "masquerading", flag: "-m", raise: lab.NewNAT, web: 8080, udp: 5353,
 		uvsd: func(t *lab.Topology) []string {
-			return []string{"--interface", "eth0,eth1", "--gateway", netip.PrefixFrom(t.Gateway, 24).String() + "@eth1"}
+			args := []string{"--interface", "eth0,eth1", "--gateway", netip.PrefixFrom(t.Gateway, 24).String() + "@eth1"}
+			if t.Config.IPv6 {
+				args = append(args, "--gateway", netip.PrefixFrom(t.Gateway6, 64).String()+"@eth1")
+			}
+			return args
 		},
 		picture: `
     client1 {CIP} --- director1 {DIP}: uvsd, which owns the VIP {VIP} outside
@@ -74,14 +88,15 @@ var methods = []method{
 
 // stage is the lab of one method with a director in it.
 type stage struct {
-	demo    *demo
-	method  method
-	topo    *lab.Topology
-	socket  string
-	log     string
-	uvsd    *lab.Cmd
-	servers map[string]*lab.Cmd // by host
-	decaps  map[string]*lab.Cmd
+	demo     *demo
+	method   method
+	topo     *lab.Topology
+	families []family
+	socket   string
+	log      string
+	uvsd     *lab.Cmd
+	servers  map[string]*lab.Cmd // by host
+	decaps   map[string]*lab.Cmd
 }
 
 const (
@@ -92,7 +107,9 @@ const (
 
 // raise makes a stage whose director runs nothing yet.
 func (d *demo) raise(m method) (*stage, error) {
-	topo, err := m.raise(lab.Config{Clients: clients, RealServers: realServers, Named: d.keep, Keep: d.keep && !d.rootless})
+	topo, err := m.raise(lab.Config{
+		Clients: clients, RealServers: realServers, IPv6: d.ipv6, Named: d.keep, Keep: d.keep && !d.rootless,
+	})
 	if err != nil {
 		return nil, err
 	}
@@ -100,8 +117,12 @@ func (d *demo) raise(m method) (*stage, error) {
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		return nil, errors.Join(err, topo.Close())
 	}
+	families := []family{{"IPv4", topo.VIP(), (*lab.Host).Addr}}
+	if d.ipv6 {
+		families = append(families, family{"IPv6", topo.VIPs6[0], (*lab.Host).Addr6})
+	}
 	return &stage{
-		demo: d, method: m, topo: topo, servers: map[string]*lab.Cmd{}, decaps: map[string]*lab.Cmd{},
+		demo: d, method: m, topo: topo, families: families, servers: map[string]*lab.Cmd{}, decaps: map[string]*lab.Cmd{},
 		socket: filepath.Join(dir, "uvsd.sock"), log: filepath.Join(dir, "uvsd.log"),
 	}, nil
 }
@@ -159,9 +180,14 @@ func (s *stage) startUVSD(ctx context.Context, args ...string) error {
 
 // uvsadm runs uvsadm as anybody would: it needs uvsd's socket, not its network.
 func (s *stage) uvsadm(ctx context.Context, args ...string) (string, error) {
+	return s.uvsadmReading(ctx, "", args...)
+}
+
+// uvsadmReading is uvsadm with something to read.
+func (s *stage) uvsadmReading(ctx context.Context, stdin string, args ...string) (string, error) {
 	c := exec.CommandContext(ctx, filepath.Join(s.demo.bin, "uvsadm"), append([]string{"--socket", s.socket}, args...)...)
 	var stderr bytes.Buffer
-	c.Stderr = &stderr
+	c.Stdin, c.Stderr = strings.NewReader(stdin), &stderr
 	out, err := c.Output()
 	if err != nil {
 		return "", fmt.Errorf("uvsadm %s: %w: %s", strings.Join(args, " "), err, bytes.TrimSpace(stderr.Bytes()))
@@ -176,34 +202,32 @@ func (s *stage) run(ctx context.Context, args ...string) error {
 	return err
 }
 
-// vip is the virtual address with a port, as uvsadm takes it.
-func (s *stage) vip(port uint16) string { return netip.AddrPortFrom(s.topo.VIP(), port).String() }
-
 // host is a real server by number, from 1.
 func (s *stage) host(number int) *lab.Host { return s.topo.RealServers[number-1] }
 
-// rip is a real server's address as uvsadm takes it: without a port where it is the service's.
-func (s *stage) rip(number int, port, virtual uint16) string {
-	if port == virtual {
-		return s.host(number).Addr().String()
-	}
-	return netip.AddrPortFrom(s.host(number).Addr(), port).String()
+// rip is a real server's address as uvsadm takes it.
+func (s *stage) rip(f family, number int, port uint16) string {
+	return netip.AddrPortFrom(f.addr(s.host(number)), port).String()
 }
 
 // startServer starts the web and UDP servers of a real server, as a process of its own, and waits until they listen.
 func (s *stage) startServer(ctx context.Context, number int) error {
 	h := s.host(number)
-	addr := h.Addr()
-	if s.method.flag != "-m" {
-		addr = s.topo.VIP() // which the host has on lo, or uvsdecap on its device: packets come to it unchanged
+	var web, udp []string
+	for _, f := range s.families {
+		addr := f.addr(h)
+		if s.method.flag != "-m" {
+			addr = f.vip // which the host has on lo, or uvsdecap on its device: packets come to it unchanged
+		}
+		web = append(web, netip.AddrPortFrom(addr, s.method.web).String())
+		udp = append(udp, netip.AddrPortFrom(addr, s.method.udp).String())
 	}
 	if s.method.tunnel {
 		if err := s.startDecap(ctx, h); err != nil {
 			return err
 		}
 	}
-	c := h.Command(context.Background(), s.demo.self, serverRole, h.Name(),
-		netip.AddrPortFrom(addr, s.method.web).String(), netip.AddrPortFrom(addr, s.method.udp).String())
+	c := h.Command(context.Background(), s.demo.self, serverRole, h.Name(), strings.Join(web, ","), strings.Join(udp, ","))
 	c.SysProcAttr = &syscall.SysProcAttr{Setpgid: !s.demo.keep || s.demo.rootless}
 	// Not to our own: whoever reads that, of a demo that is left up, would wait for the servers' end.
 	log, err := os.Create(filepath.Join(filepath.Dir(s.log), h.Name()+".log"))
@@ -234,13 +258,13 @@ func (s *stage) stopServer(number int) error {
 	return s.end(c)
 }
 
-// active is how many connections a real server of the web service has, as uvsadm lists them: the column ActiveConn.
-func (s *stage) active(ctx context.Context, number int) (int, error) {
-	out, err := s.uvsadm(ctx, "-L", "-n", "-t", s.vip(webPort))
+// active is how many connections a real server of a family's web service has, as uvsadm lists them: the column ActiveConn.
+func (s *stage) active(ctx context.Context, fam family, number int) (int, error) {
+	out, err := s.uvsadm(ctx, "-L", "-n", "-t", fam.at(webPort))
 	if err != nil {
 		return 0, err
 	}
-	rip := netip.AddrPortFrom(s.host(number).Addr(), s.method.web).String()
+	rip := s.rip(fam, number, s.method.web)
 	for line := range strings.Lines(out) {
 		if f := strings.Fields(line); len(f) == 6 && f[0] == "->" && f[1] == rip {
 			return strconv.Atoi(f[4])
