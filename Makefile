@@ -4,11 +4,14 @@ GO ?= go
 VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
 LDFLAGS := -s -w -X main.version=$(VERSION)
 COMMANDS := uvsd uvsadm uvsdecap
+# For install-ipvsadm: where the binaries were built to, and below which directory they are installed.
+BIN ?= bin
+PREFIX ?= /usr/local
 
 .DEFAULT_GOAL := help
 .PHONY: help
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-17s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 .PHONY: build
 build: ## static binaries of all commands in bin/
@@ -44,6 +47,14 @@ oracle: ## N=300 random sequences on the real ip_vs (user-mode Linux, 10 min) an
 .PHONY: broken
 broken: ## does each cell of the matrix fail when its method is broken? FAULT=name for one (as root, 20 min)
 	@scripts/broken.sh $(FAULT)
+
+.PHONY: install-ipvsadm
+install-ipvsadm: ## bin/uvsadm as /sbin/ipvsadm, for scripts and ldirectord; Debian's own is set aside (as root)
+	@scripts/ipvsadm-name.sh install $(BIN)/uvsadm $(PREFIX)/sbin
+
+.PHONY: uninstall-ipvsadm
+uninstall-ipvsadm: ## undoes install-ipvsadm: Debian's own ipvsadm is back, if there is one (as root)
+	@scripts/ipvsadm-name.sh remove
 
 .PHONY: clean
 clean: ## remove what was built, and labs that demo KEEP=1 left
