@@ -14,11 +14,31 @@ const (
 	syncGroup = "224.0.0.81"
 	syncPort  = 8848
 	syncTTL   = 1
-	// syncHeaders is how much of the interface's MTU goes for IPv4 and UDP, syncHeaders6 for IPv6 and UDP.
+	// syncHeaders is how much of a packet goes for IPv4 and UDP, syncHeaders6 for IPv6 and UDP.
 	syncHeaders, syncHeaders6 = 28, 48
-	// syncLeast and syncOf: a message of one byte is taken for one of this length, as recorded of the kernel.
-	syncLeast, syncOf = 1, 1024
+	// syncMTU is what a master's messages fit whatever its interface's MTU, and the least that a backup is ready for.
+	syncMTU = 1500
+	// backupLeast is the shortest limit that a backup takes.
+	backupLeast = 1024
+	maxDatagram = 65535
 )
+
+// syncMaxLen is the limit of a daemon's messages, with an interface of that MTU: what was asked for within its bounds, and
+// what fits by default.
+func syncMaxLen(d *api.Daemon, mtu int) uint16 {
+	headers := syncHeaders
+	if a, err := netip.ParseAddr(d.Group); err == nil && a.Is6() {
+		headers = syncHeaders6
+	}
+	least, fits := 1, syncMTU
+	if d.Role == api.Backup {
+		least, fits = backupLeast, min(max(mtu, syncMTU), maxDatagram)
+	}
+	if d.MaxLen == 0 {
+		return uint16(fits - headers)
+	}
+	return uint16(min(max(int(d.MaxLen), least), maxDatagram-headers))
+}
 
 // plannedDaemons are the sync daemons as a plan leaves them, once it touched them.
 type plannedDaemons struct {
@@ -44,19 +64,10 @@ func (p *plan) startDaemon(d *api.Daemon) (api.Daemon, error) {
 	if p.d.cfg.InterfaceMTU != nil {
 		mtu = p.d.cfg.InterfaceMTU(d.Interface)
 	}
-	headers := syncHeaders
-	if a, err := netip.ParseAddr(d.Group); err == nil && a.Is6() {
-		headers = syncHeaders6
-	}
-	if mtu <= headers {
+	if mtu == 0 {
 		return out, refusal(api.NoDevice, "no interface %q to send by", d.Interface)
 	}
-	switch out.MaxLen {
-	case 0:
-		out.MaxLen = uint16(min(mtu-headers, 0xffff))
-	case syncLeast:
-		out.MaxLen = syncOf
-	}
+	out.MaxLen = syncMaxLen(d, mtu)
 	out.Group, out.Port, out.TTL = cmp.Or(out.Group, syncGroup), cmp.Or(out.Port, syncPort), cmp.Or(out.TTL, syncTTL)
 	now.list = append(now.list, out)
 	return out, nil

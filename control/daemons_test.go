@@ -60,3 +60,26 @@ func TestSyncDaemonsAreKeptAsTheKernelListsThem(t *testing.T) {
 		t.Errorf("Daemons() = %+v after a refused change", list)
 	}
 }
+
+func TestSyncMessagesAreAsLongAsTheKernelAllows(t *testing.T) {
+	for _, row := range []struct {
+		d    api.Daemon
+		mtu  int
+		want uint16
+	}{
+		{api.Daemon{Role: api.Master}, 1500, 1472},
+		{api.Daemon{Role: api.Master}, 9000, 1472},
+		{api.Daemon{Role: api.Master, Group: "ff02::1"}, 1500, 1452},
+		{api.Daemon{Role: api.Master, MaxLen: 1}, 1500, 1},
+		{api.Daemon{Role: api.Master, MaxLen: 65535}, 1500, 65507},
+		{api.Daemon{Role: api.Backup}, 576, 1472},
+		{api.Daemon{Role: api.Backup}, 9000, 8972},
+		{api.Daemon{Role: api.Backup}, 65536, 65507},
+		{api.Daemon{Role: api.Backup, MaxLen: 9}, 1500, 1024},
+		{api.Daemon{Role: api.Backup, MaxLen: 65535, Group: "ff02::1"}, 1500, 65487},
+	} {
+		if got := syncMaxLen(&row.d, row.mtu); got != row.want {
+			t.Errorf("%+v with MTU %d: %d, want %d", row.d, row.mtu, got, row.want)
+		}
+	}
+}

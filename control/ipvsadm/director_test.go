@@ -29,15 +29,22 @@ func (i *idle) SetTimeouts(tcp, tcpFin, udp time.Duration) {
 	}
 }
 
-// The same command lines, with uvsd's own desired state in the kernel's place. Sync daemons come later, and an address of
-// network 0 is no real server's, though the kernel takes it.
+// newDirector is uvsd's own desired state, with nothing behind it, on the host of the recordings.
+func newDirector() *control.Director {
+	path := &idle{conntrack.DefaultTimeouts()}
+	return control.New(control.Config{
+		Servers: new(services.ServerIndex), Connections: path, Counters: path, Now: func() int64 { return 1 },
+		InterfaceMTU: func(name string) int { return map[string]int{"vec1": 1500, "lo": 65536}[name] },
+		Interfaces:   []string{"eth0", "eth1"},
+	})
+}
+
+// The same command lines, with uvsd's own desired state in the kernel's place. An address of network 0 is no real server's,
+// though the kernel takes it.
 func TestTheDirectorAnswersAsTheKernelDid(t *testing.T) {
 	newMachine := func() *machine {
-		path := &idle{conntrack.DefaultTimeouts()}
-		return &machine{names: hosts{}, backend: control.New(control.Config{
-			Servers: new(services.ServerIndex), Connections: path, Counters: path, Now: func() int64 { return 1 },
-		})}
+		return &machine{names: hosts{}, backend: newDirector()}
 	}
 	checkErrors(t, newMachine)
-	checkRecordings(t, newMachine, "daemon", "-r 0.0.0.1")
+	checkRecordings(t, newMachine, "-r 0.0.0.1")
 }

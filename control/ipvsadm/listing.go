@@ -310,6 +310,12 @@ func (p *printer) save(svc *api.Service) {
 	}
 }
 
+// saveDaemon prints the command line that starts a sync daemon. The original saves none.
+func (p *printer) saveDaemon(d *api.Daemon) {
+	fmt.Fprintf(p.w, "--start-daemon %s --mcast-interface %s --syncid %d --sync-maxlen %d --mcast-group %s --mcast-port %d --mcast-ttl %d\n",
+		d.Role, d.Interface, d.SyncID, d.MaxLen, d.Group, d.Port, d.TTL)
+}
+
 func (p *printer) saveName(svc *api.Service) string {
 	if svc.FWMark != 0 {
 		name := "-f " + strconv.FormatUint(uint64(svc.FWMark), 10)

@@ -124,7 +124,14 @@ func (r *run) save(numeric, full bool) error {
 	for i := range services {
 		p.save(&services[i])
 	}
-	return nil
+	if !full {
+		return nil
+	}
+	daemons, err := r.Backend.Daemons(r.ctx)
+	for i := range daemons {
+		p.saveDaemon(&daemons[i])
+	}
+	return refusal(cmdSave, err)
 }
 
 func (r *run) list(req *request) error {

@@ -3,19 +3,11 @@ package ipvsadm
 import (
 	"strings"
 	"testing"
-
-	"uvs/conntrack"
-	"uvs/control"
-	services "uvs/service"
 )
 
 // served is a uvsd without packets on a socket, attached to eth0 and eth1.
 func served(t *testing.T) func(args ...string) (out, errs string, exit int) {
-	path := &idle{conntrack.DefaultTimeouts()}
-	socket := serveKernel(t, control.New(control.Config{
-		Servers: new(services.ServerIndex), Connections: path, Counters: path, Now: func() int64 { return 1 },
-		Interfaces: []string{"eth0", "eth1"},
-	}))
+	socket := serveKernel(t, newDirector())
 	return func(args ...string) (out, errs string, exit int) {
 		return call(map[string]string{"UVS_SOCKET": socket}, "", append([]string{"/sbin/uvsadm"}, args...)...)
 	}
