@@ -83,6 +83,7 @@ const (
 	NoServer                    // entry found, its server is gone (expire_nodest_conn=0): drop silently; Conn filled
 	Inserted                    // new entry, first packet accounted, Conn filled
 	Full                        // no memory, or Config.MaxConns reached: drop
+	Cut                         // entry found, Table.Cut has ended it: reset both ends; Conn filled
 )
 
 // Missed says that there is no entry for the packet (any more).
@@ -90,7 +91,7 @@ func (o Outcome) Missed() bool { return o <= MissNoServer }
 
 // String is the outcome's name in messages.
 func (o Outcome) String() string {
-	names := [...]string{"miss", "miss-reused", "miss-no-server", "hit", "no-server", "inserted", "full"}
+	names := [...]string{"miss", "miss-reused", "miss-no-server", "hit", "no-server", "inserted", "full", "cut"}
 	if int(o) < len(names) {
 		return names[o]
 	}

@@ -30,6 +30,7 @@ const (
 	lifeAssured             // the connection has told its template that it was established
 	lifeEngine              // a template found by its data, in engineIndex instead of the index
 	lifeForeign             // an IPv4 entry whose server has an IPv6 address, which only the real server knows
+	lifeCut                 // a connection that was taken off its server, and waits to be reset
 )
 
 func (e *entry) u16(at int) uint16       { return binary.NativeEndian.Uint16(e[at:]) }

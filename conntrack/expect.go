@@ -122,7 +122,7 @@ func (t *Table) Extend(id ID, d time.Duration, now int64) bool {
 	s.lock()
 	defer s.unlock()
 	e := s.at(slot)
-	if e == nil || e.gen() != uint32(id>>(shardBits+slotBits)) || e.expired(tick) {
+	if e == nil || e.gen() != uint32(id>>(shardBits+slotBits)) || e.expired(tick) || e.life()&lifeCut != 0 {
 		return false
 	}
 	if deadline := tick + timeoutTicks(d); int32(deadline-e.deadline()) > 0 {

@@ -187,7 +187,7 @@ func (t *Table) passShard(s *shard, pass uint32, budget *int) (done bool) {
 		if e == nil || e.flags()&Template != 0 && e.children() > 0 {
 			continue
 		}
-		if rs := t.server(e); rs != nil && !rs.Available() {
+		if rs := t.server(e); rs != nil && !rs.Available() && e.life()&lifeCut == 0 {
 			t.drop(s, slot, e, true)
 			*budget--
 		}

@@ -96,7 +96,11 @@ func (t *Table) Insert(n *NewConn, c *Conn) Outcome {
 func (t *Table) seek(s *shard, k *Key, tick uint32) (slot uint32, e *entry, ok bool) {
 	s.lock()
 	for tries := 0; ; tries++ {
-		if slot, e = t.findLive(s, k, tick); e != nil || s.reserve(&t.pool) {
+		if slot, e = t.findLive(s, k, tick); e != nil && e.life()&lifeCut != 0 {
+			t.drop(s, slot, e, false)
+			slot, e = 0, nil
+		}
+		if e != nil || s.reserve(&t.pool) {
 			return slot, e, true
 		}
 		s.unlock()

@@ -7,7 +7,7 @@ import (
 
 // In does everything for a packet from the client under one lock: it finds the entry of f (client to VIP), judges it
 // (conn_reuse_mode, expire_nodest_conn), steps its state, re-arms its timer, counts the packet and fills c. event is the
-// packet's (packet.Packet.Event): TCP's flags or SCTP's deciding chunk. Miss, MissReused, MissNoServer, Hit or NoServer.
+// packet's (packet.Packet.Event): TCP's flags or SCTP's deciding chunk. Miss, MissReused, MissNoServer, Hit, NoServer or Cut.
 func (t *Table) In(f *packet.Flow, event uint8, now int64, c *Conn) Outcome {
 	var k Key
 	t.Hash(f, In, &k)
@@ -46,6 +46,9 @@ func (t *Table) InHashed(k *Key, event uint8, now int64, c *Conn) Outcome {
 		}
 	case NoServer:
 		s.fill(c, slot, e, In, now)
+	case Cut:
+		s.hasten(slot, e, tick+r.ticks[Close], tick)
+		s.fill(c, slot, e, In, now)
 	default:
 		t.doom(s, slot, e)
 	}
@@ -53,9 +56,15 @@ func (t *Table) InHashed(k *Key, event uint8, now int64, c *Conn) Outcome {
 	return o
 }
 
-// judge says what becomes of a packet from the client that belongs to e (ip_vs_core.c, ip_vs_in_hook): Hit, NoServer, or
-// a miss, after which the entry must go.
+// judge says what becomes of a packet from the client that belongs to e (ip_vs_core.c, ip_vs_in_hook): Hit, NoServer, Cut,
+// or a miss, after which the entry must go.
 func judge(r *rules, e *entry, rs *service.RealServer, event uint8) Outcome {
+	if e.life()&lifeCut != 0 {
+		if opens(service.Proto(e.proto()), event) {
+			return MissReused
+		}
+		return Cut
+	}
 	if opens(service.Proto(e.proto()), event) {
 		if r.ExpireNodestConn && rs != nil && rs.Weight() == 0 {
 			return MissReused
@@ -86,7 +95,7 @@ func opens(proto service.Proto, event uint8) bool {
 }
 
 // Out does the same for a packet from a real server: f.Src is the server's address and port, f.Dst the client's. Only
-// connections whose answers pass the director (NAT, Local) are found. Miss or Hit: a removed server's answers still
+// connections whose answers pass the director (NAT, Local) are found. Miss, Hit or Cut: a removed server's answers still
 // belong to their connections.
 func (t *Table) Out(f *packet.Flow, event uint8, now int64, c *Conn) Outcome {
 	var k Key
@@ -107,10 +116,16 @@ func (t *Table) OutHashed(k *Key, event uint8, now int64, c *Conn) Outcome {
 		s.unlock()
 		return Miss
 	}
-	t.step(s, r, slot, e, t.server(e), Out, event, now)
+	o := Hit
+	if e.life()&lifeCut == 0 {
+		t.step(s, r, slot, e, t.server(e), Out, event, now)
+	} else {
+		s.hasten(slot, e, tick+r.ticks[Close], tick)
+		o = Cut
+	}
 	s.fill(c, slot, e, Out, now)
 	s.unlock()
-	return Hit
+	return o
 }
 
 // Find looks without touching state, timer or counters: for ICMP errors and for explain. dir says which tuple f is, as
@@ -218,7 +233,7 @@ func (t *Table) release(s *shard, slot uint32, e *entry, forced bool) {
 	rs := t.server(e)
 	e.endSetup(rs)
 	switch {
-	case rs == nil:
+	case rs == nil || e.life()&lifeCut != 0:
 	case f&Template != 0:
 		rs.UnbindTemplate()
 	default:

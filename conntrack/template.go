@@ -84,9 +84,7 @@ func (t *Table) findTemplate(s *shard, k *Key, data []byte, now int64, c *Conn) 
 		return Miss
 	}
 	if !t.usable(e) {
-		t.unindex(s, slot, e)
-		e.setVirtualPort(deadPort)
-		e.setServerPort(deadPort)
+		t.putAside(s, slot, e)
 		return MissNoServer
 	}
 	s.fill(c, slot, e, In, now)
