@@ -88,6 +88,8 @@ func (d *Director) explanation(q *dataplane.Question, x *dataplane.Explanation) 
 		out.Known = "open"
 	case conntrack.NoServer:
 		out.Known = "server-removed"
+	case conntrack.Cut:
+		out.Known = "cut"
 	case conntrack.MissReused, conntrack.MissNoServer:
 		out.Known = "replaced"
 	}
@@ -158,6 +160,8 @@ func meaning(x *dataplane.Explanation, out *api.Explanation) string {
 	switch v := x.Verdict; {
 	case v == dataplane.AnsweredReset:
 		return "refused with a TCP reset: it belongs to no connection and cannot open one here"
+	case v == dataplane.AnsweredCut:
+		return "refused with a TCP reset to both ends: its connection was cut when its real server was drained"
 	case v == dataplane.AnsweredICMP && out.Server != nil && x.Hop != nil:
 		return fmt.Sprintf("its sender is told that no more than %d bytes go through", x.MTU)
 	case v == dataplane.AnsweredICMP && x.Service != nil:

@@ -36,7 +36,7 @@ type Explanation struct {
 	// Owned says that the VIP is an address of ours.
 	Owned bool
 	// Conn is the connection that the packet belongs to, or that its flow has left behind, as Known says: Miss, Hit,
-	// NoServer, or one of the reasons to drop the entry and schedule anew.
+	// NoServer, Cut, or one of the reasons to drop the entry and schedule anew.
 	Known conntrack.Outcome
 	Conn  conntrack.Conn
 	// Template is the client's persistence template: Miss, Hit, or MissNoServer if it leads nowhere any more.
@@ -99,6 +99,10 @@ func (x *explainer) explain() {
 	case conntrack.NoServer:
 		x.Service = x.serviceOf(&x.Conn)
 		x.Verdict = DropNoServer
+		return
+	case conntrack.Cut:
+		x.Service = x.serviceOf(&x.Conn)
+		x.Verdict = AnsweredCut
 		return
 	}
 	if x.Service = x.table.Match(f, x.Mark); x.Service == nil {

@@ -115,27 +115,32 @@ func (w *path) fromStack(q *port, f *link.Frame, k *conntrack.Key) Verdict {
 				return v
 			}
 		}
-	case w.isAnswer(k):
-		return w.toClient(q, f, p, &w.conn)
+	default:
+		switch w.isAnswer(k) {
+		case conntrack.Hit:
+			return w.toClient(q, f, p, &w.conn)
+		case conntrack.Cut:
+			return w.cut(q, f, p, &w.conn)
+		}
 	}
 	return w.fromHost(q, f)
 }
 
 // isAnswer finds the connection that the host's packet belongs to, and does for it what conntrack.Out does. A UDP server
 // that has bound no address of its own answers from wherever the route says: then it is known by its port alone.
-func (w *path) isAnswer(k *conntrack.Key) bool {
+func (w *path) isAnswer(k *conntrack.Key) conntrack.Outcome {
 	p, conns := w.pkt, w.plane.cfg.Conns
 	if w.stack.unbound.IsZero() || p.Src != w.stack.unbound {
-		return conns.OutHashed(k, p.TCPFlags, w.now, &w.conn) == conntrack.Hit
+		return conns.OutHashed(k, p.TCPFlags, w.now, &w.conn)
 	}
 	flow := p.Flow
 	for _, flow.Src = range w.table.Local() {
 		conns.Hash(&flow, conntrack.Out, k)
-		if conns.OutHashed(k, p.TCPFlags, w.now, &w.conn) == conntrack.Hit {
-			return true
+		if o := conns.OutHashed(k, p.TCPFlags, w.now, &w.conn); o != conntrack.Miss {
+			return o
 		}
 	}
-	return false
+	return conntrack.Miss
 }
 
 // fromHost sends on what belongs to no connection: the host's answers to clients that use the server by its own

@@ -181,6 +181,8 @@ func (w *path) ip(q *port, f *link.Frame, k *conntrack.Key) Verdict {
 		return w.toServer(q, f, p, &w.conn)
 	case conntrack.NoServer:
 		return DropNoServer
+	case conntrack.Cut:
+		return w.cut(q, f, p, &w.conn)
 	}
 	mark := w.table.Mark(&p.Flow, q.index)
 	if vs := w.table.Match(&p.Flow, mark); vs != nil {
@@ -208,10 +210,13 @@ func (w *path) fromServer(q *port, f *link.Frame, k *conntrack.Key) (v Verdict, 
 		}
 		return w.answerTimeExceeded(q, p, w.ownAddr(q, c.Virtual)), true
 	}
-	if conns.OutHashed(k, p.Event(), w.now, c) != conntrack.Hit {
-		return verdictNone, false
+	switch conns.OutHashed(k, p.Event(), w.now, c) {
+	case conntrack.Hit:
+		return w.toClient(q, f, p, c), true
+	case conntrack.Cut:
+		return w.cut(q, f, p, c), true
 	}
-	return w.toClient(q, f, p, c), true
+	return verdictNone, false
 }
 
 // idle says that there can be no connection. Without any service IPVS looks at nothing, even if connections live on; only

@@ -25,6 +25,7 @@ const (
 	AnsweredEcho    // ICMP echo request to an address of ours
 	AnsweredReset   // refused with a TCP reset
 	AnsweredICMP    // refused with an ICMP error
+	AnsweredCut     // of a connection that drain cut: both ends get a reset
 
 	PassForeignMAC // addressed to another station's MAC
 	PassGroup      // broadcast or multicast that uvs doesn't handle
@@ -86,6 +87,7 @@ var verdictNames = [numVerdicts]string{
 	AnsweredEcho:     "answered-echo",
 	AnsweredReset:    "answered-reset",
 	AnsweredICMP:     "answered-icmp",
+	AnsweredCut:      "answered-cut",
 	PassForeignMAC:   "foreign-mac",
 	PassGroup:        "group-mac",
 	PassVLAN:         "vlan-tagged",

@@ -62,7 +62,8 @@ type Explanation struct {
 	// Owned says that the virtual address is the director's.
 	Owned bool `json:"owned"`
 	// Known says what there is of the packet's connection: "none"; "open", then Connection has it and the packet goes where it
-	// leads; "server-removed", its server is gone and the packet is dropped in silence; "replaced", the packet ends it and
+	// leads; "server-removed", its server is gone and the packet is dropped in silence; "cut", it
+	// was cut by a drain and both ends get a reset; "replaced", the packet ends it and
 	// opens another.
 	Known      string      `json:"known"`
 	Connection *Connection `json:"connection,omitempty"`

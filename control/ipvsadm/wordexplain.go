@@ -113,6 +113,8 @@ func (r *run) explanation(req *api.ExplainRequest, x *api.Explanation) error {
 		line("Connection", "known: %s to %v, %d s left", c.State, c.Server, c.ExpiresSeconds)
 	case "replaced":
 		line("Connection", "this packet ends the one to %v (%s) and opens another", c.Server, c.State)
+	case "cut":
+		line("Connection", "cut when its server %v was drained", c.Server)
 	case "server-removed":
 		line("Connection", "known, but its server %v was removed", c.Server)
 	default:
