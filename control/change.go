@@ -20,6 +20,10 @@ func (d *Director) Change(ctx context.Context, req *api.ChangeRequest) (*api.Cha
 	if err := ctx.Err(); err != nil {
 		return nil, err
 	}
+	return d.changeLocked(req), nil
+}
+
+func (d *Director) changeLocked(req *api.ChangeRequest) *api.ChangeReply {
 	p := &plan{d: d, services: map[service.Key]*planned{}}
 	reply := &api.ChangeReply{Results: make([]api.OpResult, len(req.Ops))}
 	for i := range req.Ops {
@@ -42,7 +46,7 @@ func (d *Director) Change(ctx context.Context, req *api.ChangeRequest) (*api.Cha
 	if len(p.effects) > 0 {
 		d.applyLocked(p.effects)
 	}
-	return reply, nil
+	return reply
 }
 
 func skip(results []api.OpResult, format string, args ...any) {

@@ -42,6 +42,7 @@ type Connections interface {
 	ExpireRemoved()
 	SetSettings(conntrack.Settings)
 	DropRandom(now int64, random func(n uint32) uint32) (dropped int)
+	Cut(doomed func(*service.RealServer) bool, now int64) conntrack.Cuts
 }
 
 // Config is what a Director is made of.
@@ -101,6 +102,7 @@ type Director struct {
 	daemons  []api.Daemon // of connection sync, the master first
 	settings service.Settings
 	defence  defence
+	drains   map[*service.RealServer]*drain
 
 	limiter service.Limiter // follows defence
 }
@@ -143,7 +145,7 @@ func New(cfg Config) *Director {
 	}
 	d := &Director{
 		cfg: cfg, services: map[service.Key]*virtual{}, trash: newTrash(), slots: newServiceSlots(),
-		settings: service.DefaultSettings(),
+		settings: service.DefaultSettings(), drains: map[*service.RealServer]*drain{},
 	}
 	d.settings.LBLCExpiration = cmp.Or(cfg.Sched.LBLCExpiration, d.settings.LBLCExpiration)
 	d.settings.LBLCRExpiration = cmp.Or(cfg.Sched.LBLCRExpiration, d.settings.LBLCRExpiration)
@@ -164,7 +166,7 @@ func (d *Director) publishLocked(t *service.Table) {
 	}
 }
 
-// Run calls Tick every two seconds and Defend every second until ctx ends. Without it counters stand still.
+// Run calls Tick every two seconds, Defend and WatchDrains every second until ctx ends. Without it counters stand still.
 func (d *Director) Run(ctx context.Context) {
 	tick := time.NewTicker(estimateInterval)
 	defer tick.Stop()
@@ -178,6 +180,7 @@ func (d *Director) Run(ctx context.Context) {
 			d.Tick(now)
 		case <-defend.C:
 			d.Defend()
+			d.WatchDrains()
 		}
 	}
 }

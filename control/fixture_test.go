@@ -48,6 +48,7 @@ type fakeConnections struct {
 	settings conntrack.Settings
 	expired  int
 	dropped  int // calls of DropRandom
+	cut      func(doomed func(*service.RealServer) bool) conntrack.Cuts
 }
 
 func (f *fakeConnections) Walk(_ int64, yield func(*conntrack.Conn) bool) {
@@ -68,7 +69,10 @@ func (f *fakeConnections) SetTimeouts(tcp, tcpFin, udp time.Duration) {
 		}
 	}
 }
-func (f *fakeConnections) ExpireRemoved()                   { f.expired++ }
+func (f *fakeConnections) ExpireRemoved() { f.expired++ }
+func (f *fakeConnections) Cut(doomed func(*service.RealServer) bool, _ int64) conntrack.Cuts {
+	return f.cut(doomed)
+}
 func (f *fakeConnections) SetSettings(s conntrack.Settings) { f.settings = s }
 func (f *fakeConnections) TemplateData(id conntrack.ID) string {
 	if id == 0xca11 {

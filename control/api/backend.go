@@ -47,6 +47,13 @@ type Backend interface {
 	// Explain says what would become of a packet if it came now, and changes nothing. req has passed its Check.
 	Explain(ctx context.Context, req *ExplainRequest) (*Explanation, error)
 
+	// Drain takes a real server's weight in the services chosen and begins to drain it, or goes on with another deadline. A
+	// server that there is not is ServerNotFound. Drains describes all that are being drained, in the order of services and
+	// addresses; Undrain gives weights back and forgets. The slices are never nil.
+	Drain(ctx context.Context, req *DrainRequest) ([]Drain, error)
+	Drains(ctx context.Context) ([]Drain, error)
+	Undrain(ctx context.Context, req *UndrainRequest) ([]Drain, error)
+
 	// Status returns the director's state; see Status.
 	Status(ctx context.Context) (*Status, error)
 

@@ -232,6 +232,34 @@ func (c *Client) Explain(ctx context.Context, req *ExplainRequest) (*Explanation
 	return &x, nil
 }
 
+// Drain drains a real server; see [DrainRequest].
+func (c *Client) Drain(ctx context.Context, req *DrainRequest) ([]Drain, error) {
+	return c.drains(ctx, http.MethodPost, "/v1/drain", req)
+}
+
+// Drains returns the servers that are being drained.
+func (c *Client) Drains(ctx context.Context) ([]Drain, error) {
+	return c.drains(ctx, http.MethodGet, "/v1/drain", nil)
+}
+
+// Undrain gives servers that are being drained their weights back.
+func (c *Client) Undrain(ctx context.Context, req *UndrainRequest) ([]Drain, error) {
+	return c.drains(ctx, http.MethodPost, "/v1/undrain", req)
+}
+
+func (c *Client) drains(ctx context.Context, method, path string, req any) ([]Drain, error) {
+	var body []byte
+	if req != nil {
+		var err error
+		if body, err = json.Marshal(req); err != nil {
+			return nil, err
+		}
+	}
+	var reply DrainsReply
+	err := c.call(ctx, method, path, nil, body, 0, &reply)
+	return reply.Drains, err
+}
+
 // Status returns the director's state.
 func (c *Client) Status(ctx context.Context) (*Status, error) {
 	var s Status

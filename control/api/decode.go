@@ -80,6 +80,21 @@ func DecodeExplain(body []byte) (*ExplainRequest, error) {
 	return &req, req.Check()
 }
 
+// checked is a request that says itself what is wrong with it.
+type checked[T any] interface {
+	*T
+	Check() error
+}
+
+// decodeChecked reads a body strictly and checks the request. Its error has the code BadRequest.
+func decodeChecked[T any, P checked[T]](body []byte) (P, error) {
+	req := P(new(T))
+	if err := decode(body, req); err != nil {
+		return nil, err
+	}
+	return req, req.Check()
+}
+
 // decode reads one JSON value strictly.
 func decode(body []byte, into any) error {
 	// encoding/json takes the last of two fields with one name and builds a whole array before anyone can count it, so

@@ -67,6 +67,8 @@ func NewHandler(b Backend) http.Handler {
 		"/v1/marks":       {http.MethodGet: h.marks},
 		"/v1/sysctl":      {http.MethodGet: h.settings, http.MethodPost: h.set},
 		"/v1/explain":     {http.MethodPost: h.explain},
+		"/v1/drain":       {http.MethodGet: h.drains, http.MethodPost: h.drain},
+		"/v1/undrain":     {http.MethodPost: h.undrain},
 		"/v1/status":      {http.MethodGet: h.status},
 		"/v1/version":     {http.MethodGet: h.version},
 	}
@@ -314,6 +316,48 @@ func (h *handler) explain(w http.ResponseWriter, r *http.Request) error {
 		return err
 	}
 	reply(w, http.StatusOK, x)
+	return nil
+}
+
+func (h *handler) drain(w http.ResponseWriter, r *http.Request) error {
+	return ask[DrainRequest](w, r, func(ctx context.Context, req *DrainRequest) (DrainsReply, error) {
+		list, err := h.backend.Drain(ctx, req)
+		return DrainsReply{list}, err
+	})
+}
+
+func (h *handler) undrain(w http.ResponseWriter, r *http.Request) error {
+	return ask[UndrainRequest](w, r, func(ctx context.Context, req *UndrainRequest) (DrainsReply, error) {
+		list, err := h.backend.Undrain(ctx, req)
+		return DrainsReply{list}, err
+	})
+}
+
+func (h *handler) drains(w http.ResponseWriter, r *http.Request) error {
+	return answer(w, r, func(ctx context.Context) (DrainsReply, error) {
+		list, err := h.backend.Drains(ctx)
+		if list == nil {
+			list = []Drain{}
+		}
+		return DrainsReply{list}, err
+	})
+}
+
+// ask replies with what do makes of a request's body.
+func ask[T any, P checked[T], R any](w http.ResponseWriter, r *http.Request, do func(context.Context, P) (R, error)) error {
+	body, err := read(w, r)
+	if err != nil {
+		return err
+	}
+	req, err := decodeChecked[T, P](body)
+	if err != nil {
+		return err
+	}
+	v, err := do(r.Context(), req)
+	if err != nil {
+		return err
+	}
+	reply(w, http.StatusOK, v)
 	return nil
 }
 

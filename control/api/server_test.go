@@ -67,6 +67,11 @@ func (s *stub) Set(_ context.Context, settings []Setting) ([]Setting, error) {
 	return settings, s.err
 }
 
+// Drain drains nothing.
+func (s *stub) Drain(context.Context, *DrainRequest) ([]Drain, error)     { return nil, nil }
+func (s *stub) Drains(context.Context) ([]Drain, error)                   { return nil, nil }
+func (s *stub) Undrain(context.Context, *UndrainRequest) ([]Drain, error) { return nil, nil }
+
 func (s *stub) Status(context.Context) (*Status, error) { return &Status{PID: 7}, s.err }
 
 func (s *stub) Version(context.Context) (Version, error) {

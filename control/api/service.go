@@ -11,6 +11,9 @@
 //	GET  /v1/sysctl        the settings                               -> SettingsReply
 //	POST /v1/sysctl        changes settings, all or none              SettingsRequest -> SettingsReply
 //	POST /v1/explain       what would become of a packet             ExplainRequest -> Explanation
+//	POST /v1/drain         empties a real server                      DrainRequest -> DrainsReply
+//	GET  /v1/drain         servers that are being drained             -> DrainsReply
+//	POST /v1/undrain       gives them their weights back              UndrainRequest -> DrainsReply
 //	GET  /v1/status        the director, its interfaces and packets   -> Status
 //	GET  /v1/version       what runs                                  -> Version
 //

@@ -220,6 +220,11 @@ func (k *kernel) Settings(context.Context, []string) ([]api.Setting, error) { re
 
 func (k *kernel) Set(context.Context, []api.Setting) ([]api.Setting, error) { return nil, nil }
 
+// Drain drains nothing.
+func (k *kernel) Drain(context.Context, *api.DrainRequest) ([]api.Drain, error)     { return nil, nil }
+func (k *kernel) Drains(context.Context) ([]api.Drain, error)                       { return nil, nil }
+func (k *kernel) Undrain(context.Context, *api.UndrainRequest) ([]api.Drain, error) { return nil, nil }
+
 func (k *kernel) Status(context.Context) (*api.Status, error) { return &api.Status{}, nil }
 
 func (k *kernel) Version(context.Context) (api.Version, error) {

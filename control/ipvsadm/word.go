@@ -39,6 +39,10 @@ func (r *run) word(name string, args []string) error {
 		return r.explain(args)
 	case "save":
 		return r.saveWord(args)
+	case "drain":
+		return r.drain(args)
+	case "undrain":
+		return r.undrain(args)
 	}
 	asJSON := false
 	for _, a := range args {
