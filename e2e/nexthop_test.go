@@ -198,7 +198,7 @@ func TestSmallerMTUOnTheWay(t *testing.T) {
 				} else { // a route says so
 					index, err := director.Index("eth0")
 					must(t, err)
-					small := &netlink.Route{LinkIndex: index, Dst: hostNet(r.addr(rs)), MTU: 1300}
+					small := &netlink.Route{LinkIndex: index, Dst: ipNet(netip.PrefixFrom(r.addr(rs), r.addr(rs).BitLen())), MTU: 1300}
 					if !cfg.Six {
 						small.Scope, small.MTULock = netlink.SCOPE_LINK, true
 					}
@@ -225,11 +225,6 @@ func TestSmallerMTUOnTheWay(t *testing.T) {
 			})
 		})
 	}
-}
-
-// hostNet is an address alone, as netlink takes it.
-func hostNet(addr netip.Addr) *net.IPNet {
-	return &net.IPNet{IP: addr.AsSlice(), Mask: net.CIDRMask(addr.BitLen(), addr.BitLen())}
 }
 
 // segmentLen is the length of the IP packet that a frame is, or that its segments will be.
