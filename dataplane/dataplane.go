@@ -105,6 +105,7 @@ type Config struct {
 type Plane struct {
 	cfg     Config
 	table   atomic.Pointer[service.Table]
+	traces  atomic.Pointer[[]*Trace] // nil while nobody traces
 	workers []*worker
 	slow    *slowPath
 	mtus    pathMTUs // to real servers behind tunnels

@@ -18,6 +18,7 @@ type heldFrame struct {
 	since    int64
 	frame    link.Frame
 	fragment *reassembled
+	traced   *Traced // nil if it isn't
 }
 
 // wait says what a packet without next hop waits for.
@@ -69,6 +70,9 @@ func (w *path) hold(q *port, f *link.Frame, p *packet.Packet, why wait) Verdict 
 	if why.conn != nil {
 		h.of = *why.conn
 	}
+	if w.tap != nil {
+		h.traced = w.tap.park(w, p, why.conn)
+	}
 	w.held = append(w.held, h)
 	return verdictNone
 }
@@ -88,6 +92,10 @@ func (w *path) heldDue(now int64) bool {
 // retryHeld sends the packets whose next hop has become known and drops those whose never will. The caller holds ledger.mu
 // and flushes afterwards.
 func (w *path) retryHeld() {
+	if w.tap != nil {
+		w.listen(true)
+		defer w.listen(false)
+	}
 	waiting := w.held
 	w.held = nil
 	keep := waiting[:0]
@@ -104,10 +112,16 @@ func (w *path) retryHeld() {
 		}
 		before := len(w.held)
 		w.fragment = h.fragment
+		if w.tap != nil {
+			w.tap.resume(h.traced)
+		}
 		v := w.release(&h, hop)
 		w.fragment = nil
 		if v != verdictNone {
 			w.verdicts[v] += weight
+			if w.tap != nil {
+				w.tap.end(w, v)
+			}
 		} else {
 			w.held[before].since = h.since // its way was lost again at this very moment
 		}

@@ -68,6 +68,8 @@ type path struct {
 	resets   forward.Limiter // apart, so that a port scan doesn't keep clients from learning of path MTUs
 	held     []heldFrame     // the oldest first
 	fragment *reassembled    // set while a gathered datagram passes
+	traces   *[]*Trace       // those that tap is for
+	tap      *tap            // nil while nobody traces
 
 	heads  []byte // headers of fragments and segments, made when first needed
 	whole  []byte // an outer packet that must be cut
@@ -121,6 +123,9 @@ func (w *path) setTx(tx []link.Link) {
 // begin starts a batch: it takes the configuration and the time that all its packets see. The caller holds ledger.mu.
 func (w *path) begin(now int64) {
 	w.now = now
+	if t := w.plane.traces.Load(); t != w.traces {
+		w.retap(t)
+	}
 	if t := w.plane.table.Load(); t != w.table {
 		w.table = t
 		w.grow(t)

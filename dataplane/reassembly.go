@@ -18,18 +18,17 @@ func (r *reassembled) pieces() int { return r.datagram.Pieces() }
 
 // takeFragment adds a fragment to its datagram and, when that is whole, brings the datagram to its verdict, which counts
 // for each of its fragments.
-func (s *slowPath) takeFragment(q *port, f *link.Frame) {
+func (s *slowPath) takeFragment(q *port, f *link.Frame) (v Verdict, fragments uint64) {
 	d, discarded := s.gather.Add(f.Eth(), s.now)
 	s.verdicts[DropFragment] += uint64(discarded)
 	if d == nil {
-		return
+		return verdictNone, 0
 	}
 	r := &reassembled{datagram: d, largest: d.Largest()}
 	whole := link.Frame{Buf: d.Buf(), Type: f.Type}
 	n := uint64(d.Pieces())
 	if fault := q.decode(whole.Eth(), s.pkt); fault != packet.NoFault {
-		s.verdicts[faultVerdict[fault]] += n
-		return
+		return faultVerdict[fault], n
 	}
 	var k conntrack.Key
 	dir := conntrack.In
@@ -38,9 +37,7 @@ func (s *slowPath) takeFragment(q *port, f *link.Frame) {
 	}
 	s.plane.cfg.Conns.Hash(&s.pkt.Flow, dir, &k)
 	s.path.fragment = r
-	v := s.ip(q, &whole, &k)
+	v = s.ip(q, &whole, &k)
 	s.path.fragment = nil
-	if v != verdictNone {
-		s.verdicts[v] += n
-	}
+	return v, n
 }

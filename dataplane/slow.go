@@ -149,16 +149,7 @@ func (s *slowPath) step(now int64, first *queued) {
 	s.mu.Lock()
 	s.begin(now)
 	if first != nil {
-		s.take(first)
-	more:
-		for range slowBatch {
-			select {
-			case q := <-s.queue:
-				s.take(&q)
-			default:
-				break more
-			}
-		}
+		s.takeAll(first)
 	}
 	if news && len(s.held) > 0 || s.heldDue(now) {
 		s.retryHeld()
@@ -173,16 +164,46 @@ func (s *slowPath) step(now int64, first *queued) {
 	s.flush()
 }
 
+// takeAll brings first and what else is queued, up to a batch, to their verdicts.
+func (s *slowPath) takeAll(first *queued) {
+	if s.tap != nil {
+		s.listen(true)
+		defer s.listen(false)
+	}
+	s.take(first)
+	for range slowBatch {
+		select {
+		case q := <-s.queue:
+			s.take(&q)
+		default:
+			return
+		}
+	}
+}
+
 // take brings a queued frame to its verdict.
 func (s *slowPath) take(c *queued) {
 	q, f := &s.ports[c.port], &c.frame
+	if s.tap != nil {
+		s.tap.begin(&s.path, c.port, f)
+	}
+	v, frames := s.decide(q, f)
+	if v != verdictNone {
+		s.verdicts[v] += frames
+	}
+	if s.tap != nil {
+		s.tap.end(&s.path, v)
+	}
+}
+
+// decide is the verdict on a queued frame, and on how many it is: on the others of its datagram too. It is verdictNone while
+// the frame is set aside.
+func (s *slowPath) decide(q *port, f *link.Frame) (v Verdict, frames uint64) {
 	if (*packet.Eth)(f.Eth()).Type() == packet.EtherARP {
-		s.verdicts[s.arp(q, f)]++
-		return
+		return s.arp(q, f), 1
 	}
 	if p := s.pkt; packet.Decode(f.Eth(), p) == packet.NoFault && p.IsNeighbourDiscovery() {
-		s.verdicts[s.discovery(q, f)]++
-		return
+		return s.discovery(q, f), 1
 	}
-	s.takeFragment(q, f)
+	return s.takeFragment(q, f)
 }

@@ -120,6 +120,10 @@ func (w *worker) step(now int64) (busy bool) {
 // batch brings frames that arrived on q to their verdicts. All of them are decoded and hashed before the first is looked up,
 // so that their connections come into the processor's caches together: among a million that is most of a packet's price.
 func (w *worker) batch(q *port, frames []link.Frame) {
+	if w.tap != nil {
+		w.tapBatch(q, frames)
+		return
+	}
 	conns, dir := w.plane.cfg.Conns, conntrack.In
 	if q.inside {
 		dir = conntrack.Out

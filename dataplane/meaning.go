@@ -1,0 +1,65 @@
+package dataplane
+
+var meanings = [numVerdicts]string{
+	verdictNone:      "a fragment, kept until its datagram is whole or given up",
+	ForwardedDR:      "to a real server by direct routing",
+	ForwardedNAT:     "to a real server by NAT",
+	ForwardedTUN:     "to a real server through a tunnel",
+	ForwardedLocal:   "to a real server that is the director itself",
+	ForwardedBypass:  "to where it was going, past the service without servers",
+	Replied:          "a real server's answer, sent on in the service's name",
+	ForwardedICMP:    "an ICMP error, sent on to whom its connection belongs",
+	ForwardedHosts:   "of the director's host itself, sent on",
+	InnerForward:     "a real server's own traffic, sent on",
+	AnsweredARP:      "an ARP request for an address of ours, answered",
+	AnsweredNDP:      "neighbour discovery of an address of ours, answered",
+	AnsweredEcho:     "an echo request to an address of ours, answered",
+	AnsweredReset:    "refused with a TCP reset: it belongs to no connection and cannot open one",
+	AnsweredICMP:     "refused with an ICMP error",
+	PassForeignMAC:   "left alone: addressed to another station",
+	PassGroup:        "left alone: broadcast or multicast",
+	PassVLAN:         "left alone: it carries a VLAN tag",
+	PassEtherType:    "left alone: neither IP nor ARP",
+	PassNotOurs:      "left alone: no virtual address, no connection",
+	PassARP:          "left alone: ARP about addresses that aren't ours",
+	PassNDP:          "left alone: neighbour discovery that is none of our business",
+	PassProtocol:     "left alone: a protocol that isn't balanced",
+	DropTruncated:    "dropped: bytes were missing when the kernel handed it over",
+	DropShort:        "dropped: cut short",
+	DropIPHeader:     "dropped: its IP header lies",
+	DropIPChecksum:   "dropped: wrong IPv4 header checksum",
+	DropL4Header:     "dropped: its TCP, UDP or SCTP header lies",
+	DropOffload:      "dropped: its offload header points outside of it",
+	DropAddress:      "dropped: it comes from an address that cannot be its sender's",
+	DropNoConn:       "dropped: it belongs to no connection, cannot open one, and must not be answered",
+	DropNoServer:     "dropped: its real server was removed, and net.ipv4.vs.expire_nodest_conn is 0",
+	DropTableFull:    "dropped: the connection table is full",
+	DropNoScheduler:  "dropped: the service has no server for it, and it must not be answered",
+	DropNoRoute:      "dropped: no route to the next hop",
+	DropNotAttached:  "dropped: the route leaves by an interface that uvsd isn't attached to",
+	DropUnreachable:  "dropped: the next hop doesn't answer",
+	DropHeldFull:     "dropped: too many wait for that next hop to answer",
+	DropHeldTimeout:  "dropped: the next hop didn't answer in time",
+	DropTTL:          "dropped: its time to live ran out",
+	DropTooBig:       "dropped: longer than the way out",
+	DropRateLimit:    "dropped: an answer was due, but their rate is limited",
+	DropSlowPathFull: "dropped: too much ARP, neighbour discovery or fragments at once",
+	DropFragment:     "dropped: fragments that contradict one another or never were whole",
+	DropInner:        "dropped: a real server's own traffic, which --inner-traffic refuses",
+	DropICMP:         "dropped: an ICMP error about no connection of ours",
+	DropMethod:       "dropped: a forwarding method that this director cannot carry out",
+	DropARP:          "dropped: malformed ARP",
+	DropNDP:          "dropped: invalid neighbour discovery",
+	DropFTP:          "dropped: an FTP reply that could not be rewritten",
+	DropSIP:          "dropped: no Call-ID, which the service's persistence engine needs",
+	DropDefence:      "dropped: chosen by drop_packet",
+	DropNoMasqPort:   "dropped: no port left to masquerade with",
+}
+
+// Meaning says the verdict in words.
+func (v Verdict) Meaning() string {
+	if v < numVerdicts {
+		return meanings[v]
+	}
+	return v.String()
+}
