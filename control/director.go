@@ -75,6 +75,8 @@ type Config struct {
 	AvailablePages func() int
 	// Explain says what the packet path would do with a packet. nil: nobody can say.
 	Explain func(q *dataplane.Question, now int64) dataplane.Explanation
+	// Trace begins a trace of the packet path. nil: it cannot be traced.
+	Trace func(dataplane.TraceFilter) (*dataplane.Trace, error)
 	// FillStatus fills in what control doesn't know of: everything but Revision and the counts of services, servers,
 	// connections and templates. nil: nothing.
 	FillStatus func(*api.Status)

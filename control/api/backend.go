@@ -54,6 +54,11 @@ type Backend interface {
 	Drains(ctx context.Context) ([]Drain, error)
 	Undrain(ctx context.Context, req *UndrainRequest) ([]Drain, error)
 
+	// Trace calls yield for each frame that meets req and comes in from now on, until ctx ends or yield fails, with that
+	// error. begun is called once, before the first: whoever waits for it misses nothing. No packet waits for a slow reader:
+	// what is too much for it is missing, and counted. req has passed its Check.
+	Trace(ctx context.Context, req *TraceRequest, begun func() error, yield func(*TraceEvent) error) error
+
 	// Status returns the director's state; see Status.
 	Status(ctx context.Context) (*Status, error)
 

@@ -26,8 +26,10 @@ func Serve(ctx context.Context, l net.Listener, b Backend) error {
 	// Requests outlive ctx by closeTimeout: a change that came in just before the end is answered.
 	base, cut := context.WithCancel(context.WithoutCancel(ctx))
 	defer cut()
+	h := newHandler(b)
+	h.ending = ctx // a trace in flight would never finish by itself
 	srv := &http.Server{
-		Handler:           NewHandler(b),
+		Handler:           h,
 		BaseContext:       func(net.Listener) context.Context { return base },
 		ReadHeaderTimeout: headerTimeout,
 		IdleTimeout:       idleTimeout,
@@ -52,12 +54,15 @@ func Serve(ctx context.Context, l net.Listener, b Backend) error {
 // handler answers with JSON, errors too.
 type handler struct {
 	backend Backend
+	ending  context.Context // ends streams that have no end
 	routes  map[string]map[string]func(http.ResponseWriter, *http.Request) error
 }
 
 // NewHandler returns the handler of all paths.
-func NewHandler(b Backend) http.Handler {
-	h := &handler{backend: b}
+func NewHandler(b Backend) http.Handler { return newHandler(b) }
+
+func newHandler(b Backend) *handler {
+	h := &handler{backend: b, ending: context.Background()}
 	h.routes = map[string]map[string]func(http.ResponseWriter, *http.Request) error{
 		"/v1/change":      {http.MethodPost: h.change},
 		"/v1/services":    {http.MethodGet: h.services},
@@ -69,6 +74,7 @@ func NewHandler(b Backend) http.Handler {
 		"/v1/explain":     {http.MethodPost: h.explain},
 		"/v1/drain":       {http.MethodGet: h.drains, http.MethodPost: h.drain},
 		"/v1/undrain":     {http.MethodPost: h.undrain},
+		"/v1/trace":       {http.MethodGet: h.trace},
 		"/v1/status":      {http.MethodGet: h.status},
 		"/v1/version":     {http.MethodGet: h.version},
 	}

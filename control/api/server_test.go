@@ -26,6 +26,7 @@ type stub struct {
 	asked    []string // names of settings
 	set      []Setting
 	conns    func(yield func(*Connection) error) error
+	trace    func(ctx context.Context, req *TraceRequest, yield func(*TraceEvent) error) error
 	err      error
 }
 
@@ -49,6 +50,16 @@ func (s *stub) Connections(_ context.Context, filter ConnectionFilter, yield fun
 
 func (s *stub) Explain(_ context.Context, req *ExplainRequest) (*Explanation, error) {
 	return &Explanation{Known: "none", Verdict: req.Protocol}, s.err
+}
+
+func (s *stub) Trace(ctx context.Context, req *TraceRequest, begun func() error, yield func(*TraceEvent) error) error {
+	if s.err != nil {
+		return s.err
+	}
+	if err := begun(); err != nil {
+		return err
+	}
+	return s.trace(ctx, req, yield)
 }
 
 func (s *stub) Timeouts(context.Context) (Timeouts, error) { return Timeouts{900, 120, 300}, s.err }

@@ -30,6 +30,11 @@ func (k *kernel) Explain(context.Context, *api.ExplainRequest) (*api.Explanation
 	return nil, api.Errorf(api.Unsupported, "no packet path")
 }
 
+// Trace traces nothing.
+func (k *kernel) Trace(context.Context, *api.TraceRequest, func() error, func(*api.TraceEvent) error) error {
+	return api.Errorf(api.Unsupported, "no packet path")
+}
+
 // Change applies what it can; the commands under test never ask for anything else.
 func (k *kernel) Change(_ context.Context, req *api.ChangeRequest) (*api.ChangeReply, error) {
 	k.mu.Lock()
