@@ -34,6 +34,8 @@ const (
 	noNetfilter = "uvs keeps no entries in netfilter's connection tracking; FTP and NAT need none"
 	seenOnce    = "uvs sees a packet once, on the wire: what leaves a tunnel of the host never comes back to it"
 	byDest      = "NAT's answers are routed by their destination alone"
+	ownLog      = "uvsd's log has levels of its own: uvsd --help"
+	cheapRates  = "rates cost uvs next to nothing, and are always there"
 )
 
 // sysctls are all settings in alphabetical order, those of the kernel first.
@@ -44,6 +46,7 @@ var sysctls = []sysctl{
 	{"net.ipv4.vs.cache_bypass", onOff(func(s *service.Settings) *bool { return &s.CacheBypass }), ""},
 	{"net.ipv4.vs.conn_reuse_mode", number(func(s *service.Settings) *int { return &s.ConnReuseMode }, 0, math.MaxInt32), ""},
 	{"net.ipv4.vs.conntrack", onOff(func(s *service.Settings) *bool { return &s.Conntrack }), noNetfilter},
+	{"net.ipv4.vs.debug_level", number(func(s *service.Settings) *int { return &s.DebugLevel }, math.MinInt32, math.MaxInt32), ownLog},
 	{"net.ipv4.vs.drop_entry", defenceMode(func(s *service.Settings) *service.DefenceMode { return &s.DropEntry }), ""},
 	{"net.ipv4.vs.drop_packet", defenceMode(func(s *service.Settings) *service.DefenceMode { return &s.DropPacket }), ""},
 	{"net.ipv4.vs.expire_nodest_conn", onOff(func(s *service.Settings) *bool { return &s.ExpireNodestConn }), ""},
@@ -53,6 +56,7 @@ var sysctls = []sysctl{
 	{"net.ipv4.vs.lblcr_expiration", wholeSeconds(func(s *service.Settings) *time.Duration { return &s.LBLCRExpiration }, 1), ""},
 	{"net.ipv4.vs.nat_icmp_send", onOff(func(s *service.Settings) *bool { return &s.NATICMPSend }), ""},
 	{"net.ipv4.vs.pmtu_disc", onOff(func(s *service.Settings) *bool { return &s.PMTUDisc }), ""},
+	{"net.ipv4.vs.run_estimation", onOff(func(s *service.Settings) *bool { return &s.RunEstimation }), cheapRates},
 	{"net.ipv4.vs.schedule_icmp", onOff(func(s *service.Settings) *bool { return &s.ScheduleICMP }), ""},
 	{"net.ipv4.vs.secure_tcp", defenceMode(func(s *service.Settings) *service.DefenceMode { return &s.SecureTCP }), ""},
 	{"net.ipv4.vs.sloppy_sctp", onOff(func(s *service.Settings) *bool { return &s.SloppySCTP }), ""},

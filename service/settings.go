@@ -32,6 +32,10 @@ type Settings struct {
 	SNATReroute bool
 	// Conntrack (conntrack) keeps netfilter's connection tracking informed.
 	Conntrack bool
+	// DebugLevel (debug_level) is how much a kernel built for it logs about IPVS.
+	DebugLevel int
+	// RunEstimation (run_estimation) lets the kernel estimate rates. Default true.
+	RunEstimation bool
 	// BackupOnly (backup_only) keeps a director that is a backup from scheduling.
 	BackupOnly bool
 
@@ -70,7 +74,7 @@ type SyncSettings struct {
 // DefaultSettings returns the kernel's defaults.
 func DefaultSettings() Settings {
 	return Settings{
-		ConnReuseMode: 1, PMTUDisc: true, SNATReroute: true, AmemThresh: 1024, AmDropRate: 10,
+		ConnReuseMode: 1, PMTUDisc: true, SNATReroute: true, RunEstimation: true, AmemThresh: 1024, AmDropRate: 10,
 		LBLCExpiration: 24 * time.Hour, LBLCRExpiration: 24 * time.Hour,
 		Sync: SyncSettings{Version: 1, Ports: 1, Threshold: 3, Period: 50},
 	}

@@ -77,6 +77,7 @@ func NewDirector() (*Director, error) {
 	d.control = control.New(control.Config{
 		Servers: servers, Connections: conns, Counters: d.plane, Publish: d.plane.Publish, Now: func() int64 { return d.now },
 		Explain: d.plane.Explain, Interfaces: []string{"cli", "rs"},
+		InterfaceMTU: func(name string) int { return map[string]int{"vec0": d.mtu[0], "vec1": d.mtu[1], "lo": 65536}[name] },
 		IsLocal: func(a netip.Addr) bool {
 			return a.IsLoopback() || slices.Contains([]string{"10.9.0.1", "10.1.0.1", "2001:db8:9::1", "2001:db8:1::1"}, a.String())
 		},
