@@ -45,6 +45,8 @@ func (r *run) word(name string, args []string) error {
 		return r.drain(args)
 	case "undrain":
 		return r.undrain(args)
+	case "completion":
+		return r.completion(args)
 	}
 	asJSON := false
 	for _, a := range args {
