@@ -4,7 +4,7 @@ GO ?= go
 VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
 LDFLAGS := -s -w -X main.version=$(VERSION)
 COMMANDS := uvsd uvsadm uvsdecap
-# For install-ipvsadm: where the binaries were built to, and below which directory they are installed.
+# For the targets that install: where the binaries were built to, and below which directory they are installed.
 BIN ?= bin
 PREFIX ?= /usr/local
 
@@ -28,7 +28,7 @@ test: ## everything that guards uvs: lint, unit, race, allocations, fuzz seeds, 
 	@scripts/test.sh
 
 .PHONY: lint
-lint: ## gofmt, go vet, staticcheck
+lint: ## gofmt, go vet, staticcheck, manual pages
 	@scripts/lint.sh
 
 .PHONY: bench
@@ -47,6 +47,14 @@ oracle: ## N=300 random sequences on the real ip_vs (user-mode Linux, 10 min) an
 .PHONY: broken
 broken: ## does each cell of the matrix fail when its method is broken? FAULT=name for one (as root, 20 min)
 	@scripts/broken.sh $(FAULT)
+
+.PHONY: install
+install: ## programs, manual pages, shell completion from bin/ to PREFIX=/usr/local, below DESTDIR if it is set
+	@DESTDIR='$(DESTDIR)' scripts/install.sh install $(BIN) $(PREFIX)
+
+.PHONY: uninstall
+uninstall: ## takes away what install put there
+	@DESTDIR='$(DESTDIR)' scripts/install.sh remove $(PREFIX)
 
 .PHONY: install-ipvsadm
 install-ipvsadm: ## bin/uvsadm as /sbin/ipvsadm, for scripts and ldirectord; Debian's own is set aside (as root)

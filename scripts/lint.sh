@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# gofmt, go vet and staticcheck over the whole module; and whether make broken still knows the lines that it breaks.
+# gofmt, go vet and staticcheck over the whole module, mandoc over the manual pages; and whether make broken still knows the lines that it breaks.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 unformatted=$(gofmt -l $(git ls-files --cached --others --exclude-standard '*.go'))
@@ -9,4 +9,8 @@ if [ -n "$unformatted" ]; then
 fi
 go vet ./...
 go tool staticcheck ./...
+if ! command -v mandoc >/dev/null; then
+	scripts/deps.sh mandoc
+fi
+mandoc -T lint -W warning man/*.8
 scripts/broken.sh --list >/dev/null

@@ -142,9 +142,9 @@ func manual(t *testing.T) map[string]string {
 	return items
 }
 
-// manuals' macro of an option: -t is Fl t, --by is Fl -by.
+// inManual says that a text in mdoc has an option: -t as Fl t or behind another as | t, --by as Fl -by.
 func inManual(text, option string) bool {
-	return regexp.MustCompile(`\bFl ` + regexp.QuoteMeta(strings.TrimPrefix(option, "-")) + `($|[ \n])`).MatchString(text)
+	return regexp.MustCompile(`(\bFl|\|) ` + regexp.QuoteMeta(strings.TrimPrefix(option, "-")) + `($|[ \n])`).MatchString(text)
 }
 
 func TestTheManualKnowsEveryWordAndOption(t *testing.T) {
