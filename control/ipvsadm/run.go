@@ -138,7 +138,7 @@ func (r *run) list(req *request) error {
 	p := r.printer(req.given)
 	switch given := req.given; {
 	case given.has(optConnection):
-		return r.listConnections(p, given.has(optPersistentConn))
+		return r.listConnections(p, given.has(optPersistentConn), nil)
 	case given.has(optTimeout):
 		t, err := r.Backend.Timeouts(r.ctx)
 		if err != nil {
@@ -173,9 +173,9 @@ func (r *run) list(req *request) error {
 
 // listConnections prints connections as they come. With names it takes them all first: a slow name server must not keep
 // uvsd waiting, which cuts off clients that do not read.
-func (r *run) listConnections(p *printer, engines bool) error {
+func (r *run) listConnections(p *printer, engines bool, of *api.ServiceKey) error {
 	var all []api.Connection
-	err := r.Backend.Connections(r.ctx, api.ConnectionFilter{}, func(c *api.Connection) error {
+	err := r.Backend.Connections(r.ctx, api.ConnectionFilter{Service: of}, func(c *api.Connection) error {
 		switch {
 		case !p.numeric:
 			all = append(all, *c)

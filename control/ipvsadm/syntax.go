@@ -77,8 +77,10 @@ var (
 // wordSyntaxes are the words of uvsadm. Who adds one adds it here, to words.txt and to man/uvsadm.8.
 var wordSyntaxes = []syntax{
 	{name: "status", help: "interfaces, workers, packets, drops, warnings", options: []optionSyntax{asJSON}},
-	{name: "list", help: "services and real servers", options: []optionSyntax{asJSON}},
-	{name: "connections", help: "connections and templates", options: []optionSyntax{asJSON}},
+	{name: "list", help: "services and real servers", options: append(ofService[:len(ofService):len(ofService)], asJSON)},
+	{name: "connections", help: "connections and templates", options: append(ofService[:len(ofService):len(ofService)], asJSON)},
+	{name: "timeouts", help: "timeouts of connections", options: []optionSyntax{asJSON}},
+	{name: "daemons", help: "sync daemons", options: []optionSyntax{asJSON}},
 	{name: "mark", help: "rules that give packets firewall marks", operand: valueSyntax{choices: []string{"list", "add", "del"}}},
 	{name: "mark list", help: "the rules in their order", options: []optionSyntax{asJSON}},
 	{name: "mark add", help: "add a rule", operand: value("mark"),

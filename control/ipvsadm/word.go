@@ -47,6 +47,8 @@ func (r *run) word(name string, args []string) error {
 		return r.undrain(args)
 	case "completion":
 		return r.completion(args)
+	case "list", "connections", "timeouts", "daemons":
+		return r.listWord(name, args)
 	}
 	asJSON := false
 	for _, a := range args {
@@ -72,21 +74,6 @@ func (r *run) word(name string, args []string) error {
 		}
 		fmt.Fprintf(r.out, "uvsd %s, in the manner of IPVS %s\n", v.UVS, v.IPVS)
 		return nil
-	case "list":
-		if !asJSON {
-			return r.list(&request{cmd: cmdList, given: setOf(optNumeric)})
-		}
-		services, err := r.Backend.Services(r.ctx, nil)
-		if services == nil {
-			services = []api.Service{}
-		}
-		return r.json(api.ServicesReply{Services: services}, err)
-	case "connections":
-		if !asJSON {
-			return r.list(&request{cmd: cmdList, given: setOf(optNumeric, optConnection, optPersistentConn)})
-		}
-		enc := json.NewEncoder(r.out) // a line each: there may be millions
-		return r.Backend.Connections(r.ctx, api.ConnectionFilter{}, func(c *api.Connection) error { return enc.Encode(c) })
 	}
 	return failf("%s: no such word: %s (try: %s help)", filepath.Base(r.Name), name, filepath.Base(r.Name))
 }

@@ -8,7 +8,6 @@ import (
 	"os"
 	"os/signal"
 	"slices"
-	"strconv"
 	"strings"
 	"syscall"
 	"text/tabwriter"
@@ -60,21 +59,12 @@ func parseDrain(args []string, now time.Time, drains bool) (a drainArgs, err err
 			}
 			value, args = args[0], args[1:]
 		}
+		key, ours, wrong := serviceOption(option, value)
 		switch {
+		case ours:
+			a.service, err = key, wrong
 		case option == "--by" && drains:
 			a.by, err = deadline(value, now)
-		case option == "-t" || option == "--tcp-service":
-			a.service, err = serviceArg(api.TCP, value)
-		case option == "-u" || option == "--udp-service":
-			a.service, err = serviceArg(api.UDP, value)
-		case option == "--sctp-service":
-			a.service, err = serviceArg(api.SCTP, value)
-		case option == "-f" || option == "--fwmark-service":
-			var mark uint64
-			if mark, err = strconv.ParseUint(value, 0, 32); err == nil && mark == 0 {
-				err = errors.New("a mark is not 0")
-			}
-			a.service = &api.ServiceKey{FWMark: uint32(mark), Family: api.IPv4}
 		default:
 			err = errors.New("no such option")
 		}
@@ -82,11 +72,8 @@ func parseDrain(args []string, now time.Time, drains bool) (a drainArgs, err err
 			return a, fmt.Errorf("%s %s: %w", option, value, err)
 		}
 	}
-	switch {
-	case six && (a.service == nil || a.service.FWMark == 0):
-		err = errors.New("-6 goes with -f")
-	case six:
-		a.service.Family = api.IPv6
+	if six {
+		err = withIPv6(a.service)
 	}
 	return a, err
 }
@@ -97,11 +84,6 @@ func serverArg(s string) (netip.AddrPort, error) {
 		return netip.AddrPortFrom(a, 0), nil
 	}
 	return netip.ParseAddrPort(s)
-}
-
-func serviceArg(protocol, s string) (*api.ServiceKey, error) {
-	a, err := serverArg(s)
-	return &api.ServiceKey{Protocol: protocol, Address: a.Addr(), Port: a.Port()}, err
 }
 
 // deadline reads 90s, 5m, 1h30m, or the time of day 17:30 when it next comes.
