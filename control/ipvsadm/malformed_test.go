@@ -146,11 +146,9 @@ func FuzzRefusedCommandLines(f *testing.F) {
 	for _, line := range malformedLines(f) {
 		f.Add(strings.Join(strings.Fields(line), "\x00"))
 	}
-	for _, r := range readRecordings(f) {
-		if !r.Then && len(r.Cmd) > 0 && len(r.Cmd) < 6 {
-			f.Add(strings.Join(r.Cmd, "\x00"))
-		}
-	}
+	f.Add("-C")
+	f.Add("-A\x00-t\x0010.9.0.7:80\x00-s\x00rr")
+	f.Add("-e\x00-t\x0010.9.0.100:80\x00-r\x0010.1.0.11:80\x00-m\x00-w\x005")
 	s := newSubject(f)
 	f.Fuzz(func(t *testing.T, line string) {
 		var out, errs string
