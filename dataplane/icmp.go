@@ -14,9 +14,9 @@ import (
 func (w *path) icmp(q *port, f *link.Frame) Verdict {
 	p := w.pkt
 	h := p.ICMP()
-	isError, echo := h.IsError(), uint8(packet.ICMPEcho)
+	isError, echo := isError(p), uint8(packet.ICMPEcho)
 	if !p.Is4() {
-		isError, echo = h.IsError6(), packet.ICMP6Echo
+		echo = packet.ICMP6Echo
 	}
 	switch {
 	case h.Type() == echo && w.owns(q, p.Dst) && !w.owns(q, p.Src):
@@ -50,6 +50,14 @@ func (w *path) icmp(q *port, f *link.Frame) Verdict {
 		return DropICMP
 	}
 	return w.stray(q, f)
+}
+
+// isError says that an ICMP message of either family is an error.
+func isError(p *packet.Packet) bool {
+	if p.Is4() {
+		return p.ICMP().IsError()
+	}
+	return p.ICMP().IsError6()
 }
 
 // sendBack sends the frame itself, its Ethernet header already reversed, out of the port it came in.

@@ -20,11 +20,14 @@ type Stack struct {
 	OpenRx func(worker int) (link.Link, error)
 	// OpenTx opens the slow path's link.
 	OpenTx func() (link.Link, error)
-	// MAC is the device's own address, of all frames in both directions.
+	// MAC is the device's own address, of all frames in both directions but those to Loopback.
 	MAC packet.MAC
-	// Unbound is the source of what a socket without an address of its own sends through the device: a UDP server's on
-	// 0.0.0.0. The zero Addr: there is no such thing.
-	Unbound packet.Addr
+	// Loopback is the address that the link knows frames to the host's loopback interface by: it alone takes packets for
+	// ::1. The answers come by the device.
+	Loopback packet.MAC
+	// Unbound and Unbound6 are the sources of what a socket without an address of its own sends through the device: a UDP
+	// server's on 0.0.0.0 or ::. The zero Addr: there is no such thing.
+	Unbound, Unbound6 packet.Addr
 }
 
 // stackMTU is the longest packet that the host takes: it reassembles and merges whatever comes.
@@ -63,7 +66,8 @@ func (c *Config) stackPort() int {
 // toStack hands a packet of a known connection to the host's stack: translated to the real server's address as by NAT,
 // since the host doesn't have the virtual one. Nothing is forwarded, so that its TTL stays and may be 1.
 func (w *path) toStack(f *link.Frame, p *packet.Packet, c *conntrack.Conn) Verdict {
-	if w.stack.hop == nil {
+	hop := w.stack.to(c)
+	if hop == nil {
 		return DropMethod
 	}
 	bare := c.Flags&conntrack.NoOutput != 0 && p.Proto == packet.ProtoUDP && !f.Vnet().NeedsCsum() && p.UDP().Checksum() == 0
@@ -71,46 +75,84 @@ func (w *path) toStack(f *link.Frame, p *packet.Packet, c *conntrack.Conn) Verdi
 	if bare {
 		p.UDP().SetChecksum(0) // NAT gives it one; but NAT is not what was asked for
 	}
-	return w.transmit(f, p, w.stack.hop, ForwardedLocal)
+	return w.transmit(f, p, hop, ForwardedLocal)
 }
 
 // errorToStack hands the host's stack an ICMP error about what it sent on a connection. The host doesn't come to know of a
-// path MTU by it: the kernel looks for the route without ports, and so not by the rules that lead here. sendOn sees to it.
+// path MTU by it, but for IPv6's TCP: the kernel looks for the route without ports, and so not by the rules that lead here.
+// sendOn sees to it.
 func (w *path) errorToStack(f *link.Frame, p *packet.Packet, c *conntrack.Conn) Verdict {
-	if w.stack.hop == nil {
+	hop := w.stack.to(c)
+	if hop == nil {
 		return DropMethod
 	}
-	if h := p.ICMP(); h.Type() == packet.ICMPUnreachable && h.Code() == packet.ICMPCodeFragNeeded {
-		w.plane.narrow.learn(c.Client, h.MTU(), w.now)
+	if mtu, ok := tooBigFor(p.ICMP(), p.Is4()); ok {
+		w.plane.narrow.learn(c.Client, mtu, w.now)
 	}
 	forward.NATErrorIn(p, f.Vnet(), &w.quoted, c.Server, c.ServerPort)
-	return w.transmit(f, p, w.stack.hop, ForwardedICMP)
+	return w.transmit(f, p, hop, ForwardedICMP)
+}
+
+// tooBigFor returns the path MTU that an ICMP error of either family tells of, if it does.
+func tooBigFor(h *packet.ICMP, is4 bool) (mtu int, ok bool) {
+	switch what, _ := outerError(h, is4); {
+	case what != tooBig:
+		return 0, false
+	case is4:
+		return h.MTU(), true
+	default:
+		return h.MTU6(), true
+	}
 }
 
 // noteForHost looks at an ICMP error to the host about what it sent without uvs. w.quoted is what it quotes. If the host
 // serves from there the packets come this way all the same, and then path MTUs must be known here.
 func (w *path) noteForHost(h *packet.ICMP) {
-	if h.Type() == packet.ICMPUnreachable && h.Code() == packet.ICMPCodeFragNeeded && w.pkt.Dst == w.quoted.Src &&
-		slices.Contains(w.table.Local(), w.quoted.Src) {
-		w.plane.narrow.learn(w.quoted.Dst, h.MTU(), w.now)
+	is4 := w.pkt.Is4()
+	mtu, ok := tooBigFor(h, is4)
+	if ok && w.pkt.Dst == w.quoted.Src && slices.Contains(w.table.Local(is4), w.quoted.Src) {
+		w.plane.narrow.learn(w.quoted.Dst, mtu, w.now)
 	}
 }
 
 // stackWay is what a path knows of the way into the host's stack.
 type stackWay struct {
-	hop     *nexthop.Hop // nil: there is none
-	unbound packet.Addr
+	hop, loopback *nexthop.Hop // nil: there is none
+	unbound       [2]packet.Addr
+}
+
+// newStackWay is the way through a port.
+func newStackWay(port int, s *Stack) stackWay {
+	return stackWay{
+		hop:      &nexthop.Hop{Iface: port, Dst: s.MAC, MTU: stackMTU},
+		loopback: &nexthop.Hop{Iface: port, Dst: s.Loopback, MTU: stackMTU},
+		unbound:  [2]packet.Addr{s.Unbound, s.Unbound6},
+	}
+}
+
+// to is the way to a connection's server.
+func (s *stackWay) to(c *conntrack.Conn) *nexthop.Hop {
+	if c.Server.IsLoopback() && !c.Server.Is4() {
+		return s.loopback
+	}
+	return s.hop
+}
+
+// isUnbound says that a packet of the host's has the source of a socket without an address of its own.
+func (s *stackWay) isUnbound(p *packet.Packet) bool {
+	if p.Is4() {
+		return p.Src == s.unbound[0] && !p.Src.IsZero()
+	}
+	return p.Src == s.unbound[1] && !p.Src.IsZero()
 }
 
 // fromStack takes a packet that the host's stack sent into the device. k is its key, as of a server's answer.
 func (w *path) fromStack(q *port, f *link.Frame, k *conntrack.Key) Verdict {
 	p := w.pkt
 	switch {
-	case !p.Is4():
-		return DropNoConn // the device has no IPv6
 	case w.idle():
-	case p.Proto == packet.ProtoICMP:
-		if p.ICMP().IsError() && packet.DecodeQuoted(p.Frame[p.L4+packet.ICMPLen:], &w.quoted) {
+	case p.IsICMP():
+		if isError(p) && packet.DecodeQuoted(p.Frame[p.L4+packet.ICMPLen:], &w.quoted) {
 			if v, ours := w.icmpError(q, f); ours {
 				return v
 			}
@@ -130,13 +172,13 @@ func (w *path) fromStack(q *port, f *link.Frame, k *conntrack.Key) Verdict {
 // that has bound no address of its own answers from wherever the route says: then it is known by its port alone.
 func (w *path) isAnswer(k *conntrack.Key) conntrack.Outcome {
 	p, conns := w.pkt, w.plane.cfg.Conns
-	if w.stack.unbound.IsZero() || p.Src != w.stack.unbound {
-		return conns.OutHashed(k, p.TCPFlags, w.now, &w.conn)
+	if !w.stack.isUnbound(p) {
+		return conns.OutHashed(k, p.Event(), w.now, &w.conn)
 	}
 	flow := p.Flow
-	for _, flow.Src = range w.table.Local() {
+	for _, flow.Src = range w.table.Local(p.Is4()) {
 		conns.Hash(&flow, conntrack.Out, k)
-		if o := conns.OutHashed(k, p.TCPFlags, w.now, &w.conn); o != conntrack.Miss {
+		if o := conns.OutHashed(k, p.Event(), w.now, &w.conn); o != conntrack.Miss {
 			return o
 		}
 	}
@@ -147,14 +189,14 @@ func (w *path) isAnswer(k *conntrack.Key) conntrack.Outcome {
 // address, which the host cannot tell from the others. They go as the host would have sent them.
 func (w *path) fromHost(q *port, f *link.Frame) Verdict {
 	p := w.pkt
-	if isLoopback(p.Src) || isGroup(p.Dst) {
+	if p.Src.IsLoopback() || isGroup(p.Dst) {
 		return DropNoConn // nowhere to go: a connection's that is no more
 	}
 	hop, status := w.plane.cfg.NextHops.Lookup(p.Dst)
 	if status != nexthop.Ready {
 		return w.hold(q, f, p, wait{work: sendHosts, dst: p.Dst, status: status, from: p.Dst})
 	}
-	if p.Src == w.stack.unbound {
+	if w.stack.isUnbound(p) {
 		if hop.Source.IsZero() {
 			return DropNoRoute
 		}
@@ -191,6 +233,9 @@ func (w *path) sendOn(f *link.Frame, p *packet.Packet, hop *nexthop.Hop, sent Ve
 	}
 	if size := mtu - (p.Payload - p.L3); p.Proto == packet.ProtoTCP && w.fragment == nil && size > 0 {
 		v.SetGSOType(packet.GSOTCPv4)
+		if !p.Is4() {
+			v.SetGSOType(packet.GSOTCPv6)
+		}
 		v.SetGSOSize(size)
 		w.needHeads(forward.SegmentRoom(p, v))
 		forward.Ethernet(p.Frame, hop.Dst, w.ports[hop.Iface].mac)
@@ -200,7 +245,9 @@ func (w *path) sendOn(f *link.Frame, p *packet.Packet, hop *nexthop.Hop, sent Ve
 		w.tx[hop.Iface].Flush() // heads is needed again
 		return sent
 	}
-	forward.MayFragment(p)
+	if p.Is4() {
+		forward.MayFragment(p)
+	}
 	narrow := *hop
 	narrow.MTU = mtu
 	return w.transmit(f, p, &narrow, sent)
@@ -213,8 +260,6 @@ func (q *port) decode(frame []byte, p *packet.Packet) packet.Fault {
 	}
 	return packet.Decode(frame, p)
 }
-
-func isLoopback(a packet.Addr) bool { return a.Is4() && a.V4()>>24 == 127 }
 
 // isLocal says that a connection's server is the director itself.
 func isLocal(c *conntrack.Conn) bool { return c.Method == service.Local }

@@ -108,7 +108,7 @@ func (w *path) init(p *Plane, tx []link.Link) {
 	}
 	if i := p.cfg.stackPort(); i >= 0 {
 		w.ports[i].inside, w.ports[i].host = true, true
-		w.stack = stackWay{&nexthop.Hop{Iface: i, Dst: p.cfg.Stack.MAC, MTU: stackMTU}, p.cfg.Stack.Unbound}
+		w.stack = newStackWay(i, p.cfg.Stack)
 	}
 }
 

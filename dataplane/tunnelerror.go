@@ -137,11 +137,7 @@ func (w *path) toHost(f *link.Frame) Verdict {
 		return PassForeignMAC
 	}
 	h := p.ICMP()
-	isError := h.IsError()
-	if !p.Is4() {
-		isError = h.IsError6()
-	}
-	if !isError || !forward.ChecksumOK(p, f.Vnet()) {
+	if !isError(p) || !forward.ChecksumOK(p, f.Vnet()) {
 		return PassForeignMAC
 	}
 	if v := w.tunnelError(h, p.Frame[p.L4+packet.ICMPLen:]); v != verdictNone {

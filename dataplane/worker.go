@@ -223,6 +223,9 @@ func (w *worker) notToUs(q *port, f *link.Frame, eth *packet.Eth, p *packet.Pack
 // discovery hands the slow path what it is to look at of neighbour discovery. Routers' advertisements and redirects are the
 // host's business, which tells the resolver of the routes it makes of them.
 func (w *worker) discovery(q *port, f *link.Frame, p *packet.Packet) Verdict {
+	if q.host {
+		return PassNDP // nobody is there to be found
+	}
 	switch p.ICMP().Type() {
 	case packet.ICMP6NeighbourSolicit, packet.ICMP6NeighbourAdvert, packet.ICMP6ListenerQuery:
 		return w.plane.slow.offer(q.index, f)

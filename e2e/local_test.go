@@ -26,16 +26,38 @@ type localRig struct {
 
 // own is the address that real server director1 is given by.
 func (r *localRig) own() netip.Addr {
-	if r.listen.IsUnspecified() {
-		return r.Directors[0].Addr()
+	switch {
+	case !r.listen.IsUnspecified():
+		return r.listen
+	case r.listen.Is6():
+		return r.Directors[0].Addr6()
 	}
-	return r.listen
+	return r.Directors[0].Addr()
+}
+
+// clientAddr is client1's address, of the family that is served.
+func (r *localRig) clientAddr() netip.Addr {
+	if r.listen.Is6() {
+		return r.Clients[0].Addr6()
+	}
+	return r.Clients[0].Addr()
+}
+
+// serve makes both services with director1 alone, at its address own.
+func (r *localRig) serve(own netip.Addr) {
+	r.t.Helper()
+	r.restore("-A -t "+r.webService()+" -s rr", fmt.Sprintf("-a -t %s -r %v -m", r.webService(), netip.AddrPortFrom(own, 8080)),
+		"-A -u "+r.udpService()+" -s rr", fmt.Sprintf("-a -u %s -r %v -m", r.udpService(), netip.AddrPortFrom(own, 5353)))
 }
 
 func newLocalRig(t *testing.T, cfg rigConfig, listen string) *localRig {
 	t.Helper()
-	cfg.Bare = true
-	r := &localRig{rig: newRig(t, cfg), listen: netip.MustParseAddr(listen)}
+	addr := netip.MustParseAddr(listen)
+	cfg.Bare, cfg.IPv6 = true, addr.Is6()
+	r := &localRig{rig: newRig(t, cfg), listen: addr}
+	if addr.Is6() {
+		r.VIPs = r.VIPs6
+	}
 	host := r.Directors[0]
 	_, err := lab.ServeHTTP(host.Namespace, "director1", netip.AddrPortFrom(r.listen, 8080), netip.AddrPortFrom(r.listen, 80))
 	must(t, err)
@@ -51,7 +73,8 @@ func newLocalRig(t *testing.T, cfg rigConfig, listen string) *localRig {
 // serveUnboundUDP is lab.ServeUDPEcho on every address: with answers for whose source the kernel has the choice.
 func (r *localRig) serveUnboundUDP() {
 	r.t.Helper()
-	pc, err := r.Directors[0].ListenPacket("udp4", "0.0.0.0:5353")
+	network := map[bool]string{false: "udp4", true: "udp6"}[r.listen.Is6()]
+	pc, err := r.Directors[0].ListenPacket(network, netip.AddrPortFrom(r.listen, 5353).String())
 	must(r.t, err)
 	var serving sync.WaitGroup
 	serving.Go(func() {
@@ -87,11 +110,17 @@ func (r *localRig) checkNoneAstray(legs [][]wire) {
 	r.t.Helper()
 	sent := 0
 	for _, w := range slices.Concat(legs...) {
-		if !w.Out || w.kind != etherIPv4 {
+		src := w.src
+		switch {
+		case !w.Out, w.to[0]&1 != 0: // neighbour discovery, group memberships
+			continue
+		case w.kind == etherIPv6 && w.Data[etherHeader+6] != protoICMPv6:
+			src = netip.AddrFrom16([16]byte(w.Data[etherHeader+8:]))
+		case w.kind != etherIPv4:
 			continue
 		}
-		if sent++; w.src != r.VIP() {
-			r.t.Fatalf("sent by the director: %v", w)
+		if sent++; src != r.VIP() {
+			r.t.Fatalf("sent by the director from %v: %v", src, w)
 		}
 	}
 	if sent == 0 {
@@ -102,8 +131,17 @@ func (r *localRig) checkNoneAstray(legs [][]wire) {
 // TestLocalServer is a program on the director itself as real server: on loopback, on every address, and on the director's
 // own, both ways with much data, and it sees its clients' addresses.
 func TestLocalServer(t *testing.T) {
+	testLocalServer(t, "127.0.0.1", "0.0.0.0", "10.9.0.1")
+}
+
+// TestLocalServer6 is TestLocalServer by IPv6.
+func TestLocalServer6(t *testing.T) {
+	testLocalServer(t, "::1", "::", "2001:db8:9::1")
+}
+
+func testLocalServer(t *testing.T, addresses ...string) {
 	i := 0
-	for _, listen := range []string{"127.0.0.1", "0.0.0.0", "10.9.0.1"} {
+	for _, listen := range addresses {
 		for _, mac := range []string{"virtual", "interface"} {
 			for _, offloadsOff := range []bool{false, true} {
 				i++
@@ -115,20 +153,21 @@ func TestLocalServer(t *testing.T) {
 						Args:   []string{"--mac", mac, "--workers", fmt.Sprint(workers)},
 					}, listen)
 					strict(t, r.Directors[0])
-					r.restore(
-						fmt.Sprintf("-A -t %v:80 -s rr", r.VIP()), fmt.Sprintf("-a -t %v:80 -r %v:8080 -m", r.VIP(), r.own()),
-						fmt.Sprintf("-A -u %v:53 -s rr", r.VIP()), fmt.Sprintf("-a -u %v:53 -r %v:5353 -m", r.VIP(), r.own()))
+					if forward {
+						must(t, r.Directors[0].Sysctl("net/ipv6/conf/all/forwarding", "1"))
+					}
+					r.serve(r.own())
 					stop := r.captureDirector()
 					if got := r.count(4); got["director1"] != 4 {
 						t.Errorf("answered by %v, want director1", got)
 					}
 					_, body, err := lab.AskHTTP(shortly(t), r.client(), r.url()+"/client")
 					must(t, err)
-					if seen := strings.TrimSpace(string(body)); !strings.HasPrefix(seen, r.Clients[0].Addr().String()+":") {
-						t.Errorf("the server sees client %s, want %v", seen, r.Clients[0].Addr())
+					if seen := strings.TrimSpace(string(body)); !strings.HasPrefix(seen, strings.TrimSuffix(netip.AddrPortFrom(r.clientAddr(), 0).String(), "0")) {
+						t.Errorf("the server sees client %s, want %v", seen, r.clientAddr())
 					}
 					r.transfer()
-					r.echo(0, 1, 1000, 1472, 1473, 4000, 60000)
+					r.echo(0, 1, 1000, 1452, 1472, 1473, 4000, 60000)
 					r.checkNoneAstray(stop())
 					r.checkCounted()
 				})

@@ -59,6 +59,9 @@ func (a Addr) IsMulticast6() bool { return a.hi>>56 == 0xff }
 // IsLinkLocal6 says that a is an IPv6 address that means something on its own segment alone (RFC 4291 section 2.5.6).
 func (a Addr) IsLinkLocal6() bool { return a.hi>>54 == 0xfe80>>6 }
 
+// IsLoopback says that a is one of the addresses by which a host talks to itself: 127.0.0.0/8, ::1.
+func (a Addr) IsLoopback() bool { return a.Is4() && a.V4()>>24 == 127 || a == Addr{lo: 1} }
+
 // Netip is a as the rest of the program has it; the zero Addr gives the invalid netip.Addr.
 func (a Addr) Netip() netip.Addr {
 	if a.IsZero() {

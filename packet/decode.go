@@ -146,7 +146,7 @@ func decode(frame []byte, p *Packet, own bool) Fault {
 	case EtherIPv4:
 		return decode4(frame, b, p, own)
 	case EtherIPv6:
-		return decode6(frame, b, p)
+		return decode6(frame, b, p, own)
 	default:
 		return FaultEtherType
 	}

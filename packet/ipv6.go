@@ -226,7 +226,7 @@ func NextHeaderAt(b []byte, at int) int {
 }
 
 // decode6 is Decode for IPv6; b is the frame behind its Ethernet header.
-func decode6(frame, b []byte, p *Packet) Fault {
+func decode6(frame, b []byte, p *Packet, own bool) Fault {
 	if len(b) < IPv6Len {
 		return FaultShort
 	}
@@ -252,7 +252,7 @@ func decode6(frame, b []byte, p *Packet) Fault {
 		p.L4 += c.at
 		rest = rest[c.at:]
 	}
-	if !fit6(p.Src, p.Dst, p.Proto) {
+	if !fit6(p.Src, p.Dst, p.Proto, own) {
 		return FaultAddress
 	}
 	if p.Fragment {
@@ -286,10 +286,13 @@ func (p *Packet) HeadersWhole() bool {
 }
 
 // fit6 says that an IPv6 packet may bear these addresses on a wire: no group, loopback or IPv4-mapped address as source
-// (RFC 4291 section 2.5.3, 2.7), the unspecified one only in neighbour discovery, and nothing for loopback.
-func fit6(src, dst Addr, proto uint8) bool {
+// (RFC 4291 section 2.5.3, 2.7), the unspecified one only in neighbour discovery, and nothing for loopback. own says that it
+// never was on a wire, and loopback addresses are as good as others.
+func fit6(src, dst Addr, proto uint8, own bool) bool {
 	switch {
-	case src.IsMulticast6(), src.hi == 0 && (src.lo == 1 || src.lo>>32 == 0xffff), dst.hi == 0 && (dst.lo <= 1 || dst.lo>>32 == 0xffff):
+	case src.IsMulticast6(), src.hi == 0 && src.lo>>32 == 0xffff, dst.hi == 0 && (dst.lo == 0 || dst.lo>>32 == 0xffff):
+		return false
+	case (src.IsLoopback() || dst.IsLoopback()) && !own:
 		return false
 	}
 	return !src.IsZero() || proto == ProtoICMPv6
@@ -305,7 +308,7 @@ func decodeQuoted6(b []byte, q *Packet) bool {
 	rest = rest[:min(len(rest), ip.PayloadLen())]
 	c := walkExtensions(ip.NextHeader(), rest)
 	q.Src, q.Dst, q.Proto = ip.Src(), ip.Dst(), c.proto
-	if c.fault != NoFault || !fit6(q.Src, q.Dst, q.Proto) { // an IPv4-mapped address would make an IPv4 packet of it
+	if c.fault != NoFault || !fit6(q.Src, q.Dst, q.Proto, true) { // an IPv4-mapped address would make an IPv4 packet of it
 		return false
 	}
 	q.Frame = b

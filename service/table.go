@@ -27,7 +27,7 @@ type Table struct {
 	byMark   map[markKey]*VirtualService
 	vips     map[packet.Addr]int // services and mark rules that have the address
 	lowest   [2]packet.Addr      // of IPv4, of IPv6
-	local    []packet.Addr       // of real servers that are the director itself
+	local    [2][]packet.Addr    // of real servers that are the director itself, by family
 	nat      map[addrKey]bool    // NAT real servers, where nat_icmp_send needs them
 	ftp      bool                // a TCP service on port 21 exists
 	portZero bool                // a service on port 0 exists
@@ -69,8 +69,8 @@ func NewTable(services []*VirtualService, servers *ServerIndex, generation uint6
 	}
 	for _, vs := range services {
 		for _, rs := range vs.Servers {
-			if rs.Method() == Local && !slices.Contains(t.local, rs.IP) {
-				t.local = append(t.local, rs.IP)
+			if local := &t.local[family(rs.IP)]; rs.Method() == Local && !slices.Contains(*local, rs.IP) {
+				*local = append(*local, rs.IP)
 			}
 		}
 		t.ServiceSlots = max(t.ServiceSlots, int(vs.Index)+1)
@@ -111,8 +111,13 @@ func (t *Table) findNATServers() {
 	}
 }
 
-// Local are the addresses of real servers that are the director's own, each once.
-func (t *Table) Local() []packet.Addr { return t.local }
+// Local are the addresses of IPv4 or IPv6 of real servers that are the director's own, each once.
+func (t *Table) Local(is4 bool) []packet.Addr {
+	if is4 {
+		return t.local[0]
+	}
+	return t.local[1]
+}
 
 // IsNATServer says that a packet comes from the address, port and protocol of a NAT real server (ip_vs_has_real_service).
 // It knows only where Settings.NATICMPSend asks for it.

@@ -31,7 +31,8 @@ func (d *daemon) stackPort() *dataplane.Stack {
 	return &dataplane.Stack{
 		OpenRx: func(worker int) (link.Link, error) { return d.stackLink(worker) },
 		OpenTx: func() (link.Link, error) { return d.stackLink(0) },
-		MAC:    local.MAC, Unbound: packet.AddrFrom(local.Unbound),
+		MAC:    local.MAC, Loopback: local.Loopback,
+		Unbound: packet.AddrFrom(local.Unbound), Unbound6: packet.AddrFrom(local.Unbound6),
 	}
 }
 
@@ -73,16 +74,13 @@ func (d *daemon) canForward(_ service.Key, rip netip.Addr, _ *api.ServerConfig) 
 	if d.isOwn(rip) {
 		return fmt.Errorf("%v is an address of uvsd's own: no server can listen on it", rip)
 	}
-	if !rip.Is4() {
-		return fmt.Errorf("%v is an address of the director itself, which only IPv4 servers can be", rip)
+	if rip.IsLinkLocalUnicast() && rip.Is6() {
+		return fmt.Errorf("%v is of one interface of the director alone; take an address of the director's that is not link-local, or ::1", rip)
 	}
-	if d.stack.Device() != "" {
-		return nil // all has been checked
-	}
-	if err := d.guard.CheckLocal(); err != nil {
+	if err := d.guard.CheckLocal(rip.Is6()); err != nil {
 		return fmt.Errorf("%v is an address of the director itself and cannot be served: %w", rip, err)
 	}
-	if err := d.stack.Make(); err != nil {
+	if err := d.stack.Make(rip); err != nil {
 		return fmt.Errorf("%v is an address of the director itself, which is reached by a TAP device: %w", rip, err)
 	}
 	return nil
@@ -121,7 +119,7 @@ func localServer(vs *service.VirtualService, rs *service.RealServer) []guard.Ser
 }
 
 func (d *daemon) setLocalLocked() {
-	l := guard.Local{Device: d.stack.Device(), Gateway: local.Gateway}
+	l := guard.Local{Device: d.stack.Device(), Gateway: local.Gateway, Gateway6: local.Gateway6, Unbound6: local.Unbound6}
 	for s := range d.locals {
 		l.Servers = append(l.Servers, s)
 	}

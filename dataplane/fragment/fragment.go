@@ -114,7 +114,7 @@ func New(l Limits) *Gatherer {
 	return &Gatherer{limits: l, byKey: map[key]*Datagram{}, sources: map[packet.Addr]*source{}}
 }
 
-// Add takes a fragment, an Ethernet frame without virtio-net header that packet.Decode has accepted, and copies what it
+// Add takes a fragment, an Ethernet frame without virtio-net header that packet.Decode or DecodeOwn has accepted, and copies what it
 // keeps. It returns the whole datagram if this was the last part that lacked, else nil: the fragment is held, or was
 // dropped. discarded is how many fragments have been dropped, this one or held ones. now is in nanoseconds of a clock
 // that doesn't go back.
@@ -163,7 +163,7 @@ func (g *Gatherer) parse(frame []byte) (f part, ok bool) {
 	case !ok:
 		return f, false
 	case eth.Type() == packet.EtherIPv6:
-		if packet.Decode(frame, p) != packet.NoFault || !p.Fragment {
+		if packet.DecodeOwn(frame, p) != packet.NoFault || !p.Fragment {
 			return f, false
 		}
 		h := p.FragmentHeader()

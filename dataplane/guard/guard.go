@@ -29,6 +29,7 @@ import (
 	"time"
 
 	"github.com/vishvananda/netlink"
+	"github.com/vishvananda/netlink/nl"
 	"go.uber.org/zap"
 	"golang.org/x/sys/unix"
 
@@ -89,6 +90,9 @@ type Guard struct {
 	id   int    // likewise, as a number
 	lock lock
 	nl   *netlink.Handle
+
+	rules6 *nl.NetlinkSocket // for what nl cannot say
+
 	nft  *nft
 	fdb  []bridgeEntry // wanted
 	macs []lock
@@ -119,6 +123,9 @@ func New(cfg Config) (_ *Guard, err error) {
 	}
 	if g.nl, err = netlink.NewHandle(unix.NETLINK_ROUTE); err != nil {
 		return nil, fmt.Errorf("open netlink socket: %w", err)
+	}
+	if g.rules6, err = openRuleSocket(); err != nil {
+		return nil, err
 	}
 	if g.news, err = openNews(); err != nil {
 		return nil, err
@@ -325,6 +332,9 @@ func (g *Guard) Close() error {
 func (g *Guard) release() {
 	if g.nl != nil {
 		g.nl.Close()
+	}
+	if g.rules6 != nil {
+		g.rules6.Close()
 	}
 	if g.nft != nil {
 		g.nft.close()

@@ -16,11 +16,13 @@ import (
 // Local says which real servers are the host itself. They get their clients' packets by a device of uvs, and their answers
 // must leave by it: uvs puts the virtual address back into them.
 type Local struct {
-	// Device is the interface, and Gateway the address by which the host sends everything into it. It need not be
-	// anybody's.
-	Device  string
-	Gateway netip.Addr
-	// Servers are the real servers, all IPv4.
+	// Device is the interface, and Gateway and Gateway6 are the addresses by which the host sends everything into it. They
+	// need not be anybody's; IPv6's is link-local.
+	Device            string
+	Gateway, Gateway6 netip.Addr
+	// Unbound6 is the device's own IPv6 address, which the host chooses there as source for what has none.
+	Unbound6 netip.Addr
+	// Servers are the real servers.
 	Servers []Server
 }
 
@@ -41,24 +43,33 @@ func (g *Guard) SetLocal(l Local) error {
 
 // localRule selects packets that the host itself sends, by what they have in common.
 type localRule struct {
-	from         netip.Prefix // their source; 0.0.0.0/32: none yet, to be chosen by the route
+	from         netip.Prefix // their source; 0.0.0.0/32, of IPv6 Local.Unbound6: none yet, to be chosen by the route
 	proto        uint8
 	sport, dport uint16 // 0: any
 }
 
-// icmpPortUnreachable is ICMP type 3, code 3, as the kernel's rules see it: in place of the destination port.
-const icmpPortUnreachable = packet.ICMPUnreachable<<8 | packet.ICMPCodePort
+// icmpPortUnreachable is ICMP type 3, code 3, as the kernel's rules see it: in place of the destination port. The other is
+// ICMPv6's.
+const (
+	icmpPortUnreachable  = packet.ICMPUnreachable<<8 | packet.ICMPCodePort
+	icmp6PortUnreachable = packet.ICMP6Unreachable<<8 | packet.ICMP6CodePort
+)
 
 // rules are those that a server's answers are selected by. They are as narrow as can be: what else the host sends goes its
 // own way.
-func (s Server) rules() []localRule {
-	from := netip.PrefixFrom(s.Addr.Addr(), s.Addr.Addr().BitLen())
+func (s Server) rules(unbound6 netip.Addr) []localRule {
+	addr := s.Addr.Addr()
+	from := netip.PrefixFrom(addr, addr.BitLen())
 	list := []localRule{{from, s.Proto, s.Addr.Port(), 0}}
-	if s.Proto == packet.ProtoUDP {
-		unbound := netip.PrefixFrom(netip.IPv4Unspecified(), 32) // a socket on 0.0.0.0 leaves the source to the route
-		list = append(list, localRule{unbound, s.Proto, s.Addr.Port(), 0}, localRule{from, packet.ProtoICMP, 0, icmpPortUnreachable})
+	if s.Proto != packet.ProtoUDP {
+		return list
 	}
-	return list
+	unbound, refused := netip.IPv4Unspecified(), localRule{from, packet.ProtoICMP, 0, icmpPortUnreachable}
+	if addr.Is6() {
+		unbound, refused = unbound6, localRule{from, packet.ProtoICMPv6, 0, icmp6PortUnreachable}
+	}
+	// A socket on 0.0.0.0 or :: leaves the source to the route.
+	return append(list, localRule{netip.PrefixFrom(unbound, unbound.BitLen()), s.Proto, s.Addr.Port(), 0}, refused)
 }
 
 func (r localRule) String() string {
@@ -69,6 +80,9 @@ func (r localRule) String() string {
 func (r localRule) netlink(table int) *netlink.Rule {
 	n := netlink.NewRule()
 	n.Family, n.Table, n.Priority, n.Protocol, n.IifName = unix.AF_INET, table, rulePriority, RouteProtocol, "lo"
+	if r.from.Addr().Is6() {
+		n.Family = unix.AF_INET6
+	}
 	n.Src = &net.IPNet{IP: r.from.Addr().AsSlice(), Mask: net.CIDRMask(r.from.Bits(), r.from.Addr().BitLen())}
 	n.IPProto = int(r.proto)
 	if r.sport != 0 {
@@ -97,32 +111,49 @@ func readRule(n *netlink.Rule) (r localRule, ok bool) {
 	return r, ok
 }
 
-// eachRule calls yield for each rule of uvs's.
+// eachRule calls yield for each rule of uvs's, of both families. It fails with EOPNOTSUPP where IPv4 has no rules; a kernel
+// without IPv6, or rules for it, has none of uvs's.
 func (g *Guard) eachRule(yield func(n *netlink.Rule, r localRule) error) error {
-	list, err := g.nl.RuleList(unix.AF_INET)
-	if err != nil && !errors.Is(err, netlink.ErrDumpInterrupted) {
-		return fmt.Errorf("list policy rules: %w", err)
-	}
-	for i := range list {
-		if r, ours := readRule(&list[i]); ours {
-			if err := yield(&list[i], r); err != nil {
-				return err
+	for _, family := range []int{unix.AF_INET, unix.AF_INET6} {
+		list, err := g.ruleList(family)
+		if err != nil && (family == unix.AF_INET || !errors.Is(err, unix.EOPNOTSUPP)) {
+			return err
+		}
+		for i := range list {
+			if r, ours := readRule(&list[i]); ours {
+				if err := yield(&list[i], r); err != nil {
+					return err
+				}
 			}
 		}
 	}
 	return nil
 }
 
+// ruleList lists all policy rules of a family.
+func (g *Guard) ruleList(family int) ([]netlink.Rule, error) {
+	list, err := g.nl.RuleList(family)
+	if err != nil && !errors.Is(err, netlink.ErrDumpInterrupted) {
+		if errors.Is(err, unix.EAFNOSUPPORT) {
+			err = unix.EOPNOTSUPP
+		}
+		return nil, fmt.Errorf("list policy rules: %w", err)
+	}
+	return list, nil
+}
+
 // updateLocal makes the instance's rules, and the route that they lead to, those of l.
 func (g *Guard) updateLocal(l Local) error {
 	want := make(map[localRule]bool)
+	wanted := make(map[bool]bool) // families: is6
 	for _, s := range l.Servers {
-		for _, r := range s.rules() {
+		wanted[s.Addr.Addr().Is6()] = true
+		for _, r := range s.rules(l.Unbound6) {
 			want[r] = true
 		}
 	}
-	if len(want) > 0 {
-		if err := g.localRoute(l); err != nil {
+	for is6 := range wanted {
+		if err := g.localRoute(l, is6); err != nil {
 			return err
 		}
 	}
@@ -147,15 +178,19 @@ func (g *Guard) updateLocal(l Local) error {
 		if have[r] {
 			continue
 		}
-		if err := g.nl.RuleAdd(r.netlink(g.id)); err != nil && !errors.Is(err, unix.EEXIST) {
+		add := g.nl.RuleAdd
+		if r.from.Addr() == l.Unbound6 {
+			add = g.addUnboundRule6
+		}
+		if err := add(r.netlink(g.id)); err != nil && !errors.Is(err, unix.EEXIST) {
 			errs = append(errs, fmt.Errorf("policy rule %v, by which a real server on this host answers: %w", r, err))
 		}
 	}
 	return errors.Join(errs...)
 }
 
-// localRoute makes the route into the device. One that stood there went with the device if that was made anew.
-func (g *Guard) localRoute(l Local) error {
+// localRoute makes a family's route into the device. One that stood there went with the device if that was made anew.
+func (g *Guard) localRoute(l Local, is6 bool) error {
 	link, err := g.nl.LinkByName(l.Device)
 	if errors.As(err, new(netlink.LinkNotFoundError)) {
 		return nil // deleted; it will be made again, which is news
@@ -163,9 +198,13 @@ func (g *Guard) localRoute(l Local) error {
 	if err != nil {
 		return fmt.Errorf("find %s: %w", l.Device, err)
 	}
+	all, gateway, family := net.IPv4zero.To4(), l.Gateway, unix.AF_INET
+	if is6 {
+		all, gateway, family = net.IPv6zero, l.Gateway6, unix.AF_INET6
+	}
 	route := &netlink.Route{
-		Dst: &net.IPNet{IP: net.IPv4zero.To4(), Mask: net.CIDRMask(0, 32)}, Gw: l.Gateway.AsSlice(), LinkIndex: link.Attrs().Index,
-		Flags: int(netlink.FLAG_ONLINK), Table: g.id, Protocol: RouteProtocol, Src: l.source(link, g.nl),
+		Dst: &net.IPNet{IP: all, Mask: net.CIDRMask(0, 8*len(all))}, Gw: gateway.AsSlice(), LinkIndex: link.Attrs().Index,
+		Flags: int(netlink.FLAG_ONLINK), Table: g.id, Protocol: RouteProtocol, Src: l.source(link, g.nl, family),
 	}
 	if err := g.nl.RouteReplace(route); err != nil {
 		return fmt.Errorf("route into %s: %w", l.Device, err)
@@ -174,8 +213,8 @@ func (g *Guard) localRoute(l Local) error {
 }
 
 // source is the device's own address, which the kernel gives to answers that have none yet.
-func (l Local) source(link netlink.Link, nl *netlink.Handle) net.IP {
-	addrs, err := nl.AddrList(link, unix.AF_INET)
+func (l Local) source(link netlink.Link, nl *netlink.Handle, family int) net.IP {
+	addrs, err := nl.AddrList(link, family)
 	if err != nil || len(addrs) == 0 {
 		return nil
 	}
@@ -204,11 +243,15 @@ func (g *Guard) removeRules(gone func(table int) bool) error {
 	return err
 }
 
-// CheckLocal says why SetLocal cannot work on this host, or nil.
-func (g *Guard) CheckLocal() error {
-	err := g.eachRule(func(*netlink.Rule, localRule) error { return nil })
+// CheckLocal says why SetLocal cannot work on this host for servers of IPv6 or IPv4, or nil.
+func (g *Guard) CheckLocal(ipv6 bool) error {
+	family, option := unix.AF_INET, "CONFIG_IP_MULTIPLE_TABLES"
+	if ipv6 {
+		family, option = unix.AF_INET6, "CONFIG_IPV6_MULTIPLE_TABLES"
+	}
+	_, err := g.ruleList(family)
 	if errors.Is(err, unix.EOPNOTSUPP) {
-		return fmt.Errorf("%w: the kernel has no policy routing (CONFIG_IP_MULTIPLE_TABLES)", err)
+		return fmt.Errorf("%w: the kernel has no policy routing (%s)", err, option)
 	}
 	return err
 }

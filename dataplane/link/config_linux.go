@@ -107,6 +107,9 @@ type Config struct {
 	// NoVnet does without virtio-net headers, as on a kernel that has none: super-frames and partial checksums then
 	// arrive with nothing to tell them by, so the offloads at both ends must be off.
 	NoVnet bool
+	// Loopback allows the loopback interface. It looks like Ethernet with MAC addresses of zeros, and the host receives from
+	// it whatever is sent.
+	Loopback bool
 	// Promiscuous asks for all frames on the segment, Unicast for those to these further MAC addresses.
 	Promiscuous bool
 	Unicast     [][6]byte

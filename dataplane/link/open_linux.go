@@ -229,7 +229,7 @@ func findInterface(fd int, cfg Config) (Info, error) {
 		return info, err
 	}
 	// The address's family is the interface's ARPHRD type.
-	if kind := ifr.Uint16(); kind != unix.ARPHRD_ETHER {
+	if kind := ifr.Uint16(); kind != unix.ARPHRD_ETHER && (kind != unix.ARPHRD_LOOPBACK || !cfg.Loopback) {
 		return info, fmt.Errorf("%w (type %d)", ErrNotEthernet, kind)
 	}
 	if ifr, err = ask(unix.SIOCGIFMTU); err != nil {

@@ -14,12 +14,15 @@ import (
 	"uvs/packet"
 )
 
-// The device's addresses. None is ever on a wire: the host sends everything by Gateway, and what a socket without an
-// address sends comes from Unbound.
+// The device's addresses. None is ever on a wire: the host sends everything by Gateway and Gateway6, and what a socket
+// without an address sends comes from Unbound and Unbound6. That is a unique local address (RFC 4193), whose kind the kernel
+// takes for any destination.
 var (
-	Unbound = netip.MustParseAddr("169.254.117.118")
-	Gateway = netip.MustParseAddr("169.254.117.119")
-	MAC     = packet.MAC{0x02, 0x75, 0x76, 0x73, 0x00, 0x01}
+	Unbound  = netip.MustParseAddr("169.254.117.118")
+	Gateway  = netip.MustParseAddr("169.254.117.119")
+	Unbound6 = netip.MustParseAddr("fd75:7673:9a1c:5e07::1")
+	Gateway6 = netip.MustParseAddr("fe80::75:7673:1")
+	MAC      = packet.MAC{0x02, 0x75, 0x76, 0x73, 0x00, 0x01}
 )
 
 // deviceName is the device's, with a number for the case that several uvsd live in one network namespace.
@@ -45,14 +48,10 @@ type Stack struct {
 	mu     sync.Mutex // guards what follows, and is held while the device is made
 	device *tun.Tap   // nil until one is wanted
 	wanted bool       // there was one
-	links  []queueLink
+	links  []*Link    // that were given out
 	closed bool
-}
 
-// queueLink is a link that was given out.
-type queueLink struct {
-	*link.Tap
-	queue int
+	ipv6, loopback bool // wanted as well
 }
 
 // New returns a Stack without a device.
@@ -63,14 +62,31 @@ func New(cfg Config) *Stack {
 	return &Stack{cfg: cfg}
 }
 
-// Make makes the device, if there is none yet. The error says what is missing, and how to get it.
-func (s *Stack) Make() error {
+// Make makes the device, if there is none yet, and has it carry packets of the server address a, of whatever family. The error
+// says what is missing, and how to get it.
+func (s *Stack) Make(a netip.Addr) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.device != nil {
-		return nil
+	if s.device == nil {
+		if err := s.makeLocked(); err != nil {
+			return err
+		}
 	}
-	return s.makeLocked()
+	if a.Is6() && !s.ipv6 {
+		if err := s.device.AddAddress6(Unbound6); err != nil {
+			return err
+		}
+		s.ipv6 = true
+	}
+	if a.Is6() && a.IsLoopback() && !s.loopback {
+		for _, l := range s.links {
+			if err := l.attachLoopback(); err != nil {
+				return err
+			}
+		}
+		s.loopback = true
+	}
+	return nil
 }
 
 // makeLocked makes a device and gives all links their queues.
@@ -81,6 +97,11 @@ func (s *Stack) makeLocked() error {
 	device, err := tun.OpenTap(tun.TapConfig{Name: deviceName, MAC: MAC, Address: Unbound, Queues: s.cfg.Queues, MTU: s.cfg.MTU})
 	if err != nil {
 		return err
+	}
+	if s.ipv6 {
+		if err := device.AddAddress6(Unbound6); err != nil {
+			return errors.Join(err, device.Close())
+		}
 	}
 	for _, l := range s.links {
 		if err := attach(l, device); err != nil {
@@ -95,7 +116,7 @@ func (s *Stack) makeLocked() error {
 	return nil
 }
 
-func attach(l queueLink, device *tun.Tap) error {
+func attach(l *Link, device *tun.Tap) error {
 	fd, err := device.Queue(l.queue)
 	if err != nil {
 		return err
@@ -104,10 +125,10 @@ func attach(l queueLink, device *tun.Tap) error {
 }
 
 // Link returns a link to a queue. If the device has been deleted since it was made, another is made.
-func (s *Stack) Link(queue int) (*link.Tap, error) {
+func (s *Stack) Link(queue int) (*Link, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	l := queueLink{link.NewTap(), queue}
+	l := newLink(queue)
 	if s.device != nil && s.lostLocked() {
 		s.links = nil // those of the lost device are closed by who finds them dead, and ask here for others
 		_ = s.device.Close()
@@ -118,15 +139,18 @@ func (s *Stack) Link(queue int) (*link.Tap, error) {
 			return nil, err
 		}
 	}
-	if s.device == nil {
-		s.links = append(s.links, l)
-		return l.Tap, nil
+	if s.loopback {
+		if err := l.attachLoopback(); err != nil {
+			return nil, err
+		}
 	}
-	if err := attach(l, s.device); err != nil {
-		return nil, err
+	if s.device != nil {
+		if err := attach(l, s.device); err != nil {
+			return nil, errors.Join(err, l.Close())
+		}
 	}
 	s.links = append(s.links, l)
-	return l.Tap, nil
+	return l, nil
 }
 
 // lostLocked says that the device was deleted by somebody.

@@ -51,17 +51,22 @@ func newHost(t testing.TB, queues int) *host {
 	return h
 }
 
-func (h *host) link(queue int) *link.Tap {
+func (h *host) link(queue int) *Link {
 	h.t.Helper()
-	var l *link.Tap
+	var l *Link
 	must(h.t, h.Do(func() (err error) { l, err = h.Link(queue); return err }))
 	h.t.Cleanup(func() { l.Close() })
 	return l
 }
 
+var loopback4, loopback6 = netip.MustParseAddr("127.0.0.1"), netip.IPv6Loopback()
+
+// makeFor is Make for an address.
+func (h *host) makeFor(a netip.Addr) func() error { return func() error { return h.Make(a) } }
+
 func (h *host) make() {
 	h.t.Helper()
-	must(h.t, h.Do(h.Make))
+	must(h.t, h.Do(h.makeFor(loopback4)))
 }
 
 // datagram is a frame with a UDP datagram of four bytes for a loopback address, a virtio-net header in front.
@@ -104,7 +109,7 @@ func TestDeviceIsMadeOnDemand(t *testing.T) {
 	defer pc.Close()
 	must(t, pc.SetReadDeadline(time.Now().Add(5*time.Second)))
 	port := netip.MustParseAddrPort(pc.LocalAddr().String()).Port()
-	for i, l := range []*link.Tap{early, late} {
+	for i, l := range []*Link{early, late} {
 		b := datagram(port)
 		l.Send(b[:20+i], b[20+i:])
 		buf := make([]byte, 10)
@@ -148,7 +153,7 @@ func TestCloseTakesTheDeviceAway(t *testing.T) {
 	if _, err := h.Index(name); err == nil {
 		t.Errorf("%s is still there", name)
 	}
-	if err := h.Do(h.Make); !errors.Is(err, link.ErrClosed) {
+	if err := h.Do(h.makeFor(loopback4)); !errors.Is(err, link.ErrClosed) {
 		t.Errorf("Make() after Close() = %v", err)
 	}
 }

@@ -142,18 +142,26 @@ func (d *Device) dress(cfg Config) error {
 		}
 	}
 	for _, p := range cfg.Addresses {
-		ip := &net.IPNet{IP: p.Addr().AsSlice(), Mask: net.CIDRMask(p.Bits(), p.Addr().BitLen())}
-		addr := &netlink.Addr{IPNet: ip, Scope: unix.RT_SCOPE_HOST}
-		if p.Addr().Is6() {
-			// The address is the director's as well, so it must not be asked for (DAD). No preferred lifetime: deprecated.
-			addr.Flags, addr.ValidLft, addr.PreferedLft = unix.IFA_F_NODAD, math.MaxUint32, 0
-		}
-		if err := h.AddrAdd(link, addr); err != nil {
-			return fmt.Errorf("add address %v: %w", p, err)
+		if err := addAddress(h, link, p); err != nil {
+			return err
 		}
 	}
 	if err := h.LinkSetUp(link); err != nil {
 		return fmt.Errorf("bring it up: %w", err)
+	}
+	return nil
+}
+
+// addAddress puts an address on an interface as Config.Addresses says.
+func addAddress(h *netlink.Handle, link netlink.Link, p netip.Prefix) error {
+	ip := &net.IPNet{IP: p.Addr().AsSlice(), Mask: net.CIDRMask(p.Bits(), p.Addr().BitLen())}
+	addr := &netlink.Addr{IPNet: ip, Scope: unix.RT_SCOPE_HOST}
+	if p.Addr().Is6() {
+		// The address is the director's as well, so it must not be asked for (DAD). No preferred lifetime: deprecated.
+		addr.Flags, addr.ValidLft, addr.PreferedLft = unix.IFA_F_NODAD, math.MaxUint32, 0
+	}
+	if err := h.AddrAdd(link, addr); err != nil {
+		return fmt.Errorf("add address %v: %w", p, err)
 	}
 	return nil
 }

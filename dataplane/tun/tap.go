@@ -30,6 +30,8 @@ type TapConfig struct {
 // directions, and the stack leaves checksums and segmentation to the reader. It takes packets for 127.0.0.0/8, which the
 // host otherwise takes from its loopback alone, and it is none to be routed by: what isn't for the host is dropped.
 //
+// IPv6 is off until AddAddress6.
+//
 // It goes with its last queue's descriptor: with Close, or when the process ends in whatever way.
 type Tap struct {
 	queues []int
@@ -96,6 +98,41 @@ func (t *Tap) dress(cfg TapConfig) error {
 		own.Addresses = []netip.Prefix{netip.PrefixFrom(cfg.Address, cfg.Address.BitLen())}
 	}
 	return d.dress(own)
+}
+
+// AddAddress6 switches IPv6 on and gives the interface an address of its own, which is the only one that the host chooses as
+// the source of what it sends this way: see Config.Addresses.
+func (t *Tap) AddAddress6(a netip.Addr) error {
+	if err := t.addAddress6(a); err != nil {
+		return fmt.Errorf("set up IPv6 on TAP device %s: %w", t.name, err)
+	}
+	return nil
+}
+
+func (t *Tap) addAddress6(a netip.Addr) error {
+	d := Device{name: t.name}
+	if err := d.quiet(true); err != nil {
+		return err
+	}
+	conf := "net/ipv6/conf/" + t.name + "/"
+	for _, s := range [][2]string{{"forwarding", "0"}, {"use_oif_addrs_only", "1"}} {
+		if err := writeSysctl(conf+s[0], s[1]); err != nil {
+			return err
+		}
+	}
+	h, err := netlink.NewHandle(unix.NETLINK_ROUTE)
+	if err != nil {
+		return fmt.Errorf("netlink: %w", err)
+	}
+	defer h.Close()
+	link, err := h.LinkByName(t.name)
+	if err != nil {
+		return err
+	}
+	if err := addAddress(h, link, netip.PrefixFrom(a, a.BitLen())); err != nil && !errors.Is(err, unix.EEXIST) {
+		return err
+	}
+	return nil
 }
 
 // Name is the interface's name.
