@@ -57,6 +57,9 @@ func (s *slowPath) followGroups() {
 		return true
 	})
 	for i := range s.groups {
+		if s.ports[i].host {
+			continue // nobody there solicits
+		}
 		want := slices.Clone(common)
 		for _, g := range s.ports[i].gateways {
 			if !g.addr.Is4() {

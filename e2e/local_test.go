@@ -15,6 +15,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/vishvananda/netlink"
+
 	"uvs/lab"
 )
 
@@ -201,31 +203,41 @@ func (r *localRig) checkCounted() {
 	})
 }
 
-// TestLocalFallback is what ldirectord makes of every service: a fallback on 127.0.0.1, with the port of the service, while
-// there is no other server.
+// TestLocalFallback is what ldirectord makes of every service: a fallback on 127.0.0.1, or [::1], with the port of the service,
+// while there is no other server.
 func TestLocalFallback(t *testing.T) {
-	r := newLocalRig(t, rigConfig{Config: lab.Config{IPForward: true}}, "127.0.0.1")
-	service := r.webService()
+	for _, loopback := range []string{"127.0.0.1", "::1"} {
+		t.Run(loopback, func(t *testing.T) { localFallback(t, loopback) })
+	}
+}
+
+func localFallback(t *testing.T, loopback string) {
+	r := newLocalRig(t, rigConfig{Config: lab.Config{IPForward: true}}, loopback)
+	service, fallback := r.webService(), netip.AddrPortFrom(r.own(), 80).String()
+	rs1 := r.webServer(1)
+	if r.own().Is6() {
+		rs1 = netip.AddrPortFrom(r.RealServers[0].Addr6(), 80).String()
+	}
 	r.adm("-A", "-t", service, "-s", "wrr")
-	r.adm("-a", "-t", service, "-r", "127.0.0.1:80", "-g", "-w", "1")
+	r.adm("-a", "-t", service, "-r", fallback, "-g", "-w", "1")
 	if got := r.count(3); got["director1"] != 3 {
 		t.Errorf("answered by %v, want the fallback", got)
 	}
-	if l := r.list("-t", service)["127.0.0.1:80"]; l.forward != "Route" {
+	if l := r.list("-t", service)[fallback]; l.forward != "Route" {
 		t.Errorf("listed as %+v, want Route as asked for", l)
 	}
-	r.adm("-a", "-t", service, "-r", r.webServer(1), "-g", "-w", "2")
+	r.adm("-a", "-t", service, "-r", rs1, "-g", "-w", "2")
 	got := r.count(6)
 	if got["director1"] != 2 || got["rs1"] != 4 {
 		t.Errorf("with another server of weight 2: %v", got)
 	}
-	r.adm("-e", "-t", service, "-r", "127.0.0.1:80", "-g", "-w", "0")
+	r.adm("-e", "-t", service, "-r", fallback, "-g", "-w", "0")
 	if got := r.count(4); got["rs1"] != 4 {
 		t.Errorf("with the fallback quiesced: %v", got)
 	}
-	r.adm("-d", "-t", service, "-r", "127.0.0.1:80")
-	r.adm("-d", "-t", service, "-r", r.webServer(1))
-	r.adm("-a", "-t", service, "-r", "127.0.0.1", "-i")
+	r.adm("-d", "-t", service, "-r", fallback)
+	r.adm("-d", "-t", service, "-r", rs1)
+	r.adm("-a", "-t", service, "-r", loopback, "-i")
 	if got := r.count(3); got["director1"] != 3 {
 		t.Errorf("with the fallback back: %v", got)
 	}
@@ -233,12 +245,12 @@ func TestLocalFallback(t *testing.T) {
 
 // A port on which nobody listens is refused by the host, in the VIP's name.
 func TestLocalClosedPort(t *testing.T) {
-	for _, own := range []string{"127.0.0.1", "10.9.0.1"} {
+	for _, own := range []string{"127.0.0.1", "10.9.0.1", "::1", "2001:db8:9::1"} {
 		t.Run(own, func(t *testing.T) {
-			r := newLocalRig(t, rigConfig{}, "127.0.0.1")
-			r.restore(
-				fmt.Sprintf("-A -t %v:80 -s rr", r.VIP()), fmt.Sprintf("-a -t %v:80 -r %s:8081 -m", r.VIP(), own),
-				fmt.Sprintf("-A -u %v:53 -s rr", r.VIP()), fmt.Sprintf("-a -u %v:53 -r %s:5354 -m", r.VIP(), own))
+			// The programs listen on the other address.
+			r := newLocalRig(t, rigConfig{}, map[string]string{"127.0.0.1": "10.9.0.1", "10.9.0.1": "127.0.0.1",
+				"::1": "2001:db8:9::1", "2001:db8:9::1": "::1"}[own])
+			r.serve(netip.MustParseAddr(own))
 			if conn, err := r.Clients[0].Dial("tcp", r.webService()); !errors.Is(err, syscall.ECONNREFUSED) {
 				t.Errorf("connect: %v, %v, want that it is refused", conn, err)
 			}
@@ -260,19 +272,19 @@ func TestLocalClosedPort(t *testing.T) {
 // Who uses the program by the director's own address goes on doing so while it is a real server too.
 func TestLocalServerByItsOwnAddress(t *testing.T) {
 	for _, mac := range []string{"virtual", "interface"} {
-		t.Run(mac, func(t *testing.T) { localByItsOwnAddress(t, mac) })
+		for _, listen := range []string{"0.0.0.0", "::"} {
+			t.Run(mac+"/"+listen, func(t *testing.T) { localByItsOwnAddress(t, mac, listen) })
+		}
 	}
 }
 
-func localByItsOwnAddress(t *testing.T, mac string) {
-	r := newLocalRig(t, rigConfig{Args: []string{"--mac", mac}}, "0.0.0.0")
-	own := r.Directors[0].Addr()
+func localByItsOwnAddress(t *testing.T, mac, listen string) {
+	r := newLocalRig(t, rigConfig{Args: []string{"--mac", mac}}, listen)
+	own := r.own()
 	strict(t, r.Directors[0])
-	r.restore(
-		fmt.Sprintf("-A -t %v:80 -s rr", r.VIP()), fmt.Sprintf("-a -t %v:80 -r %v:8080 -m", r.VIP(), own),
-		fmt.Sprintf("-A -u %v:53 -s rr", r.VIP()), fmt.Sprintf("-a -u %v:53 -r %v:5353 -m", r.VIP(), own))
+	r.serve(own)
 	r.count(2)
-	direct := fmt.Sprintf("http://%v:8080", own)
+	direct := fmt.Sprintf("http://%v", netip.AddrPortFrom(own, 8080))
 	for _, from := range []*lab.Host{r.Clients[0], r.RealServers[0], r.Directors[0]} {
 		tally, err := lab.CountHTTP(shortly(t), from.HTTPClient(), direct+"/", 3)
 		if err != nil || tally["director1"] != 3 {
@@ -294,20 +306,45 @@ func localByItsOwnAddress(t *testing.T, mac string) {
 
 // A client with a narrow way to it gets what it asks for: the host learns of the path's MTU.
 func TestLocalPathMTU(t *testing.T) {
-	r := newLocalRig(t, rigConfig{Config: lab.Config{Routed: true}}, "127.0.0.1")
+	for _, listen := range []string{"127.0.0.1", "::1", "::"} {
+		t.Run(listen, func(t *testing.T) { localPathMTU(t, listen) })
+	}
+}
+
+func localPathMTU(t *testing.T, listen string) {
+	r := newLocalRig(t, rigConfig{Config: lab.Config{Routed: true}}, listen)
 	narrow, err := r.Router.Netlink().LinkByName("eth1")
 	must(t, err)
 	must(t, r.Router.Netlink().LinkSetMTU(narrow, 1300))
-	r.restore(fmt.Sprintf("-A -t %v:80 -s rr", r.VIP()), fmt.Sprintf("-a -t %v:80 -r 127.0.0.1:8080 -m", r.VIP()))
+	r.serve(r.own())
 	if _, err := lab.Download(within(t, time.Minute), r.client(), r.url(), 8<<20); err != nil {
 		t.Error(err)
 	}
+	// Now that the path is known to be narrow, datagrams are cut for it.
+	conn, err := r.Clients[0].Dial("udp", r.udpService())
+	must(t, err)
+	defer conn.Close()
+	// Whether the router was heard to complain of these or of TCP before, the first may be lost.
+	eventually(t, "datagrams arrive", func() (bool, any) {
+		_, echo, err := lab.EchoUDP(within(t, time.Second), conn, make([]byte, 1240))
+		return err == nil && len(echo) == 1240, err
+	})
+	r.echo(1000, 1240, 4000)
 }
 
 // The next uvsd removes what one that crashed left of its local servers.
 func TestLocalAfterCrash(t *testing.T) {
-	r := newLocalRig(t, rigConfig{}, "127.0.0.1")
-	rules := []string{fmt.Sprintf("-A -t %v:80 -s rr", r.VIP()), fmt.Sprintf("-a -t %v:80 -r 127.0.0.1:8080 -m", r.VIP())}
+	for _, loopback := range []string{"127.0.0.1", "::1"} {
+		t.Run(loopback, func(t *testing.T) { localAfterCrash(t, loopback) })
+	}
+}
+
+func localAfterCrash(t *testing.T, loopback string) {
+	r := newLocalRig(t, rigConfig{}, loopback)
+	rules := []string{
+		"-A -t " + r.webService() + " -s rr",
+		fmt.Sprintf("-a -t %s -r %v -m", r.webService(), netip.AddrPortFrom(r.own(), 8080)),
+	}
 	r.restore(rules...)
 	r.count(2)
 	r.kill()
@@ -315,7 +352,7 @@ func TestLocalAfterCrash(t *testing.T) {
 		t.Error("a crash left nothing behind: this test doesn't see what uvsd installs")
 	}
 	r.start()
-	r.restore(fmt.Sprintf("-A -t %v:80 -s rr", r.VIP()), fmt.Sprintf("-a -t %v:80 -r %s -g", r.VIP(), r.webServer(1)))
+	r.restore("-A -t 10.9.0.99:80 -s rr", "-a -t 10.9.0.99:80 -r "+r.webServer(1)+" -g")
 	eventually(t, "nothing of the crashed one is left", func() (bool, any) {
 		left := r.before.difference(stateOf(t, r.Directors[0]))
 		for _, line := range left {
@@ -325,7 +362,6 @@ func TestLocalAfterCrash(t *testing.T) {
 		}
 		return true, nil
 	})
-	r.restore(fmt.Sprintf("-D -t %v:80", r.VIP()))
 	r.restore(rules...)
 	if got := r.count(2); got["director1"] != 2 {
 		t.Errorf("after the crash: %v", got)
@@ -334,8 +370,14 @@ func TestLocalAfterCrash(t *testing.T) {
 
 // Somebody deletes the device: another is made.
 func TestLocalDeviceIsMadeAnew(t *testing.T) {
-	r := newLocalRig(t, rigConfig{Race: true, Args: []string{"--workers", "2"}}, "127.0.0.1")
-	r.restore(fmt.Sprintf("-A -t %v:80 -s rr", r.VIP()), fmt.Sprintf("-a -t %v:80 -r 127.0.0.1:8080 -m", r.VIP()))
+	for _, loopback := range []string{"127.0.0.1", "::1"} {
+		t.Run(loopback, func(t *testing.T) { localDeviceIsMadeAnew(t, loopback) })
+	}
+}
+
+func localDeviceIsMadeAnew(t *testing.T, loopback string) {
+	r := newLocalRig(t, rigConfig{Race: true, Args: []string{"--workers", "2"}}, loopback)
+	r.serve(r.own())
 	r.count(2)
 	must(t, r.Directors[0].DeleteLink("uvslocal0"))
 	client := r.client()
@@ -364,6 +406,27 @@ func TestLocalIsRefusedWhereItCannotBe(t *testing.T) {
 	}
 	if after := r.adm("-S", "-n"); after != before {
 		t.Errorf("it changed the rules to\n%s", after)
+	}
+}
+
+// An address of one segment alone is none that uvsd could send to by its device.
+func TestLocalLinkLocalIsRefused(t *testing.T) {
+	r := newLocalRig(t, rigConfig{}, "::1")
+	addrs, err := r.Directors[0].Netlink().AddrList(nil, netlink.FAMILY_V6)
+	must(t, err)
+	r.adm("-A", "-t", r.webService(), "-s", "rr")
+	tried := 0
+	for _, a := range addrs {
+		if own, _ := netip.AddrFromSlice(a.IP); own.IsLinkLocalUnicast() {
+			tried++
+			_, err := r.tryAdm("", "-a", "-t", r.webService(), "-r", netip.AddrPortFrom(own, 80).String(), "-g")
+			if err == nil || !strings.Contains(err.Error(), "not link-local") {
+				t.Errorf("%v as a real server: %v", own, err)
+			}
+		}
+	}
+	if tried == 0 {
+		t.Error("the director has no link-local address")
 	}
 }
 

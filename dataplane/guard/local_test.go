@@ -20,6 +20,11 @@ func (h *host) localRules() (list []string) {
 		if err != nil {
 			return err
 		}
+		more, err := netlink.RuleList(unix.AF_INET6)
+		if err != nil {
+			return err
+		}
+		rules = append(rules, more...)
 		for i := range rules {
 			if r, ours := readRule(&rules[i]); ours {
 				list = append(list, fmt.Sprintf("%v protocol %d sport %d dport %d iif %s", r.from, r.proto, r.sport, r.dport, rules[i].IifName))
@@ -32,7 +37,10 @@ func (h *host) localRules() (list []string) {
 }
 
 func (h *host) local(servers ...Server) Local {
-	return Local{Device: "eth1", Gateway: netip.MustParseAddr("169.254.9.9"), Servers: servers}
+	return Local{
+		Device: "eth1", Gateway: netip.MustParseAddr("169.254.9.9"), Gateway6: netip.MustParseAddr("fe80::9"),
+		Unbound6: netip.MustParseAddr("fd00::9"), Servers: servers,
+	}
 }
 
 func TestLocalAnswersAreLedToTheDevice(t *testing.T) {
@@ -77,14 +85,47 @@ func TestLocalAnswersAreLedToTheDevice(t *testing.T) {
 	check("closed")
 }
 
+func TestLocalAnswersByIPv6AreLedToTheDevice(t *testing.T) {
+	h := newHost6(t)
+	g := h.guard()
+	local := h.local(Server{Proto: packet.ProtoTCP, Addr: netip.MustParseAddrPort("[::1]:80")},
+		Server{Proto: packet.ProtoUDP, Addr: netip.MustParseAddrPort("[2001:db8::1]:53")})
+	want := []string{
+		"2001:db8::1/128 protocol 17 sport 53 dport 0 iif lo", "2001:db8::1/128 protocol 58 sport 0 dport 260 iif lo",
+		"::1/128 protocol 6 sport 80 dport 0 iif lo", "fd00::9/128 protocol 17 sport 53 dport 0 iif lo",
+	}
+	for range 2 { // the second time there is nothing to do
+		if err := g.SetLocal(local); err != nil {
+			t.Fatal(err)
+		}
+		if got := h.localRules(); !slices.Equal(got, want) {
+			t.Errorf("rules %q, want %q", got, want)
+		}
+	}
+	h.director.in(func() error {
+		routes, err := netlink.RouteListFiltered(unix.AF_INET6, &netlink.Route{Table: g.id}, netlink.RT_FILTER_TABLE)
+		if err == nil && (len(routes) != 1 || routes[0].Gw.String() != "fe80::9" || routes[0].Protocol != RouteProtocol) {
+			t.Errorf("routes %v", routes)
+		}
+		return err
+	})
+	if err := g.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if got := h.localRules(); len(got) != 0 {
+		t.Errorf("closed, and still there: %q", got)
+	}
+}
+
 func TestLocalRulesOfACrashedInstanceAreRemoved(t *testing.T) {
-	h := newHost(t)
+	h := newHost6(t)
 	other := h.guard(func(c *Config) { c.Instance = "other" })
-	if err := other.SetLocal(h.local(Server{Proto: packet.ProtoTCP, Addr: netip.MustParseAddrPort("127.0.0.1:80")})); err != nil {
+	if err := other.SetLocal(h.local(Server{Proto: packet.ProtoTCP, Addr: netip.MustParseAddrPort("127.0.0.1:80")},
+		Server{Proto: packet.ProtoUDP, Addr: netip.MustParseAddrPort("[::1]:53")})); err != nil {
 		t.Fatal(err)
 	}
 	h.guard(func(c *Config) { c.Instance = "third" })
-	if got := h.localRules(); len(got) != 1 {
+	if got := h.localRules(); len(got) != 4 {
 		t.Errorf("another instance took a living one's rules: %q", got)
 	}
 	other.lock.release() // as if it had crashed

@@ -83,6 +83,76 @@ func datagram(port uint16) []byte {
 	return b
 }
 
+// datagram6 is the like for ::1, of a client at 2001:db8:c::7; its checksum is left to the interface.
+func datagram6(port uint16) []byte {
+	const l4 = packet.VnetLen + packet.EthLen + packet.IPv6Len
+	b := append(make([]byte, l4+packet.UDPLen), "ping"...)
+	packet.PutEth(b[packet.VnetLen:], Loopback, MAC, packet.EtherIPv6)
+	src, n := packet.AddrFrom(netip.MustParseAddr("2001:db8:c::7")), packet.UDPLen+4
+	dst := packet.AddrFrom(loopback6)
+	packet.PutIPv6(b[packet.VnetLen+packet.EthLen:], n, packet.Header6{NextHeader: packet.ProtoUDP, HopLimit: 64, Src: src, Dst: dst})
+	u := (*packet.UDP)(b[l4:])
+	u.SetLen(n)
+	u.SetChecksum(packet.Fold(packet.Pseudo6(src, dst, packet.ProtoUDP, n)))
+	ports := (*packet.Ports)(b[l4:])
+	ports.SetSrc(1234)
+	ports.SetDst(port)
+	v := (*packet.Vnet)(b)
+	v.SetFlags(packet.VnetNeedsCsum)
+	v.SetCsumStart(packet.EthLen + packet.IPv6Len)
+	v.SetCsumOffset(6)
+	return b
+}
+
+// ::1 is reached by the loopback interface, by links that were there before it was asked for and by later ones.
+func TestLoopbackOfIPv6(t *testing.T) {
+	h := newHost(t, 2)
+	early := h.link(0)
+	h.make()
+	if b, err := h.SysctlValue("net/ipv6/conf/" + h.Device() + "/disable_ipv6"); err != nil || b != "1" {
+		t.Errorf("disable_ipv6 = %q, %v before there is an IPv6 server", b, err)
+	}
+	for range 2 {
+		must(t, h.Do(h.makeFor(loopback6)))
+	}
+	late := h.link(1)
+	pc, err := h.ListenPacket("udp6", "[::1]:0")
+	must(t, err)
+	defer pc.Close()
+	must(t, pc.SetReadDeadline(time.Now().Add(5*time.Second)))
+	b := datagram6(netip.MustParseAddrPort(pc.LocalAddr().String()).Port())
+	for i, l := range []*Link{early, late} {
+		l.Send(b[:40+i], b[40+i:])
+		l.Flush()
+		buf := make([]byte, 10)
+		n, from, err := pc.ReadFrom(buf)
+		if err != nil || string(buf[:n]) != "ping" || from.(*net.UDPAddr).String() != "[2001:db8:c::7]:1234" {
+			t.Errorf("link %d: received %q from %v, %v", i, buf[:n], from, err)
+		}
+		if s := l.Stats(); s.TxFrames != 1 {
+			t.Errorf("link %d: %+v", i, s)
+		}
+	}
+	if n := testing.AllocsPerRun(100, func() {
+		late.Send(b, nil)
+		late.Flush()
+	}); n != 0 {
+		t.Errorf("%v allocations per packet, want 0", n)
+	}
+}
+
+// Without the loopback interface there is no way to ::1, and that is said.
+func TestLoopbackThatIsDown(t *testing.T) {
+	h := newHost(t, 1)
+	h.link(0)
+	must(t, h.SetUp("lo", false))
+	if err := h.Do(h.makeFor(loopback6)); !errors.Is(err, link.ErrDown) {
+		t.Errorf("Make(::1) = %v, want ErrDown", err)
+	}
+	must(t, h.SetUp("lo", true))
+	must(t, h.Do(h.makeFor(loopback6)))
+}
+
 // The links are there before the device, and take part from when it is made.
 func TestDeviceIsMadeOnDemand(t *testing.T) {
 	h := newHost(t, 2)
