@@ -39,14 +39,11 @@ type daemon struct {
 	plane    *dataplane.Plane
 	director *control.Director
 	tables   *publisher
+	locals   *localServers
 	appeared chan struct{} // wakes checkAddresses
 
 	mu       sync.Mutex
 	warnings []api.Warning // guarded by mu
-
-	stackNew chan struct{} // the device for local servers was made
-	localMu  sync.Mutex
-	locals   localServers // guarded by localMu
 }
 
 // port is an attached interface.
@@ -69,8 +66,8 @@ func (p *port) info() link.Info {
 
 // newDaemon attaches to the interfaces; nothing moves until run. On an error everything is given back.
 func newDaemon(o *options, log *zap.Logger) (_ *daemon, err error) {
-	d := &daemon{o: o, log: log, started: time.Now(), appeared: make(chan struct{}, 1),
-		stackNew: make(chan struct{}, 1), locals: make(localServers)}
+	d := &daemon{o: o, log: log, started: time.Now(), appeared: make(chan struct{}, 1)}
+	d.locals = newLocalServers(d.leadBack)
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, d.close())
@@ -125,7 +122,7 @@ func (d *daemon) run(ctx context.Context) error {
 	g.Go(func() error { return d.guard.Run(ctx) })
 	g.Go(func() error { return d.tables.run(ctx) })
 	g.Go(func() error { return d.checkAddresses(ctx) })
-	g.Go(func() error { return d.reviewLocal(ctx) })
+	g.Go(func() error { return d.locals.run(ctx) })
 	d.log.Info("uvsd is up", zap.String("version", version), zap.Strings("interfaces", d.o.interfaces), zap.String("socket", d.o.socket), zap.Int("pid", os.Getpid()))
 	err := g.Wait()
 	d.log.Info("uvsd stops")
@@ -157,7 +154,7 @@ func (d *daemon) close() error {
 
 // publish brings a new table into force, and before it the way back for what its local servers answer.
 func (d *daemon) publish(t *service.Table) {
-	d.addLocal(t)
+	d.locals.add(t)
 	d.tables.publish(t)
 }
 

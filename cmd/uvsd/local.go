@@ -1,11 +1,8 @@
 package main
 
 import (
-	"context"
 	"fmt"
-	"maps"
 	"net/netip"
-	"time"
 
 	"github.com/vishvananda/netlink"
 	"go.uber.org/zap"
@@ -18,13 +15,6 @@ import (
 	"uvs/packet"
 	"uvs/service"
 )
-
-// localServers are the real servers that are the host itself, by what their answers show. One that was removed stays as long
-// as connections hold it: their answers must not go astray.
-type localServers map[guard.Server]map[*service.RealServer]struct{}
-
-// localReview is how often it is looked whether removed servers still have connections.
-const localReview = 30 * time.Second
 
 // stackPort is the packet path's way into the host's stack.
 func (d *daemon) stackPort() *dataplane.Stack {
@@ -49,10 +39,7 @@ func (d *daemon) stackMade(string) {
 	if d.plane != nil { // else there was no packet path yet
 		d.plane.Wake()
 	}
-	select {
-	case d.stackNew <- struct{}{}:
-	default:
-	}
+	d.locals.again()
 }
 
 // largestMTU is that of the attached interfaces: what the host sends may be as long, if it finds a way.
@@ -86,78 +73,12 @@ func (d *daemon) canForward(_ service.Key, rip netip.Addr, _ *api.ServerConfig) 
 	return nil
 }
 
-// addLocal sees to it that what the table's local servers answer comes back to uvsd.
-func (d *daemon) addLocal(t *service.Table) {
-	d.localMu.Lock()
-	defer d.localMu.Unlock()
-	added := false
-	for _, vs := range t.Services {
-		for _, rs := range vs.Servers {
-			if rs.Method() != service.Local {
-				continue
-			}
-			for _, s := range localServer(vs, rs) {
-				if d.locals[s] == nil {
-					d.locals[s] = make(map[*service.RealServer]struct{})
-					added = true
-				}
-				d.locals[s][rs] = struct{}{}
-			}
-		}
-	}
-	if added {
-		d.setLocalLocked()
-	}
-}
-
-// localServer is a real server as its answers show it. A fwmark service's may be of either protocol.
-func localServer(vs *service.VirtualService, rs *service.RealServer) []guard.Server {
-	if vs.Mark == 0 {
-		return []guard.Server{{Addr: rs.Addr, Proto: uint8(vs.Proto)}}
-	}
-	return []guard.Server{{Addr: rs.Addr, Proto: packet.ProtoTCP}, {Addr: rs.Addr, Proto: packet.ProtoUDP}}
-}
-
-func (d *daemon) setLocalLocked() {
-	l := guard.Local{Device: d.stack.Device(), Gateway: local.Gateway, Gateway6: local.Gateway6, Unbound6: local.Unbound6}
-	for s := range d.locals {
-		l.Servers = append(l.Servers, s)
-	}
-	if err := d.guard.SetLocal(l); err != nil {
+// leadBack has what real servers that are the host itself answer led to uvsd's device.
+func (d *daemon) leadBack(servers []guard.Server) {
+	err := d.guard.SetLocal(guard.Local{
+		Device: d.stack.Device(), Gateway: local.Gateway, Gateway6: local.Gateway6, Unbound6: local.Unbound6, Servers: servers,
+	})
+	if err != nil {
 		d.log.Error("real servers that are this host itself may not answer", zap.Error(err))
-	}
-}
-
-// reviewLocal forgets local servers that are gone, from time to time.
-func (d *daemon) reviewLocal(ctx context.Context) error {
-	tick := time.NewTicker(localReview)
-	defer tick.Stop()
-	for {
-		select {
-		case <-ctx.Done():
-			return nil
-		case <-d.stackNew:
-			d.localMu.Lock()
-			d.setLocalLocked() // the route into the old device went with it
-			d.localMu.Unlock()
-		case <-tick.C:
-			d.forgetLocal()
-		}
-	}
-}
-
-func (d *daemon) forgetLocal() {
-	d.localMu.Lock()
-	defer d.localMu.Unlock()
-	forgot := false
-	for s, servers := range d.locals {
-		maps.DeleteFunc(servers, func(rs *service.RealServer, _ struct{}) bool { return !rs.Available() && rs.Refs() == 0 })
-		if len(servers) == 0 {
-			delete(d.locals, s)
-			forgot = true
-		}
-	}
-	if forgot {
-		d.setLocalLocked()
 	}
 }

@@ -174,7 +174,7 @@ func Neighbourhood(frame []byte) bool {
 func (d *Director) answerAsHost() (busy bool) {
 	for _, l := range d.stack {
 		for _, f := range l.Sent() {
-			if answer := hostAnswer(f[packet.VnetLen:]); answer != nil {
+			if answer := d.hostAnswer(f[packet.VnetLen:]); answer != nil {
 				d.stack[0].Inject(answer)
 			}
 			busy = true

@@ -5,6 +5,7 @@ import (
 	"net/netip"
 
 	"uvs/packet"
+	"uvs/service"
 )
 
 // stackMAC is the device that leads to the director's own stack.
@@ -12,8 +13,11 @@ var stackMAC = packet.MAC{2, 0, 0, 0, 0, 0x77}
 
 // hostAnswer is what the recorded host's own stack answers to a packet for a port on which nobody listens, or nil: TCP is
 // reset, UDP gets port unreachable. It is no part of uvs, but what uvs asks where a real server is the director itself.
-func hostAnswer(frame []byte) []byte {
+func (d *Director) hostAnswer(frame []byte) []byte {
 	b := frame[packet.EthLen:]
+	if b[0]>>4 == 6 {
+		return d.hostAnswer6(b)
+	}
 	ip, l4, ok := packet.ParseIPv4(b)
 	if !ok || len(l4) < packet.UDPLen {
 		return nil
@@ -40,6 +44,56 @@ func hostAnswer(frame []byte) []byte {
 		return nil
 	}
 	return ethernet(stackMAC, stackMAC, h.packet(body))
+}
+
+// hostAnswer6 is hostAnswer for the IPv6 packet b.
+func (d *Director) hostAnswer6(b []byte) []byte {
+	ip, l4, ok := packet.ParseIPv6(b)
+	if !ok || len(l4) < packet.UDPLen {
+		return nil
+	}
+	client, own := ip.Src().Netip(), ip.Dst().Netip()
+	if checksum(client, own, ip.NextHeader(), l4) != 0 {
+		return nil
+	}
+	ports := (*packet.Ports)(l4)
+	h := packet.Header6{NextHeader: ip.NextHeader(), HopLimit: 64, Src: ip.Dst(), Dst: ip.Src()}
+	var body []byte
+	switch h.NextHeader {
+	case packet.ProtoTCP:
+		t, payload, ok := packet.ParseTCP(l4)
+		if !ok || t.Flags()&packet.TCPRst != 0 {
+			return nil
+		}
+		body = reset(t, len(payload), netip.AddrPortFrom(own, ports.Dst()), netip.AddrPortFrom(client, ports.Src()))
+	case packet.ProtoUDP:
+		if d.losesErrors(netip.AddrPortFrom(own, ports.Dst())) {
+			return nil
+		}
+		h.NextHeader = packet.ProtoICMPv6
+		body = icmp6(own, client, packet.ICMP6Unreachable, packet.ICMP6CodePort, 0, b[:min(len(b), 1280-packet.IPv6Len-packet.ICMPLen)])
+	default:
+		return nil
+	}
+	answer := make([]byte, packet.IPv6Len, packet.IPv6Len+len(body))
+	packet.PutIPv6(answer, len(body), h)
+	f := ethernet(stackMAC, stackMAC, append(answer, body...))
+	(*packet.Eth)(f).SetType(packet.EtherIPv6)
+	return f
+}
+
+// losesErrors says that the recorded IPVS loses the ICMPv6 errors of a server that is the director itself, as it does other
+// NAT servers' ("Forward ICMP: failed checksum"). By other methods they are none of IPVS's business.
+func (d *Director) losesErrors(own netip.AddrPort) bool {
+	for _, vs := range d.plane.Table().Services {
+		for _, rs := range vs.Servers {
+			if rs.Method() == service.Local && rs.Asked() == service.Masq && rs.IP == packet.AddrFrom(own.Addr()) &&
+				(rs.Addr.Port() == own.Port() || vs.Mark != 0) {
+				return true
+			}
+		}
+	}
+	return false
 }
 
 // checksumRight says that a packet's TCP or UDP checksum is, or that it has none.

@@ -48,6 +48,14 @@ func (f family) server(n int) string {
 	return fmt.Sprintf("10.1.0.%d", n)
 }
 
+// own are the director's own addresses, without brackets; the last is the loopback interface's.
+func (f family) own() []string {
+	if f == ipv6 {
+		return []string{"2001:db8:9::1", "2001:db8:1::1", "::1"}
+	}
+	return []string{"10.9.0.1", "10.1.0.1", "127.0.0.1"}
+}
+
 // bracketed puts an IPv6 address, with its port behind it, into brackets, which recordings don't have around it.
 func bracketed(to string) string {
 	at := strings.LastIndexByte(to, ':')

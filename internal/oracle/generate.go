@@ -84,7 +84,7 @@ func generate(seed uint64, index int) *generator {
 			case g.chance(10): // nothing but a tunnel leads to the other family
 				s = &server{address: g.serverAddress(v, !g.family, 11+3*i+j), method: "-i", foreign: true}
 			}
-			if g.family == ipv4 && j == 0 && g.chance(25) {
+			if j == 0 && g.chance(25) {
 				s = g.local(v, s.method)
 			}
 			v.servers = append(v.servers, s)
@@ -176,18 +176,14 @@ func (g *generator) add(v *virtual) string {
 	return strings.TrimSpace(fmt.Sprintf("-A %s %s -s %s %s", v.flag, v.name, v.scheduler, v.options))
 }
 
-// local is a real server that is the director itself. NAT to 127.0.0.1 is not among them, which the kernel drops.
+// local is a real server that is the director itself. NAT to loopback is not among them, which the kernel drops.
 func (g *generator) local(v *virtual, method string) *server {
-	hosts := []string{"10.9.0.1", "10.1.0.1"}
-	if method == "-g" {
-		hosts = append(hosts, "127.0.0.1")
+	hosts := g.family.own()
+	if method != "-g" {
+		hosts = hosts[:len(hosts)-1]
 	}
-	host := pick(g, hosts)
-	_, port, found := strings.Cut(g.serverAddress(v, ipv4, 11), ":")
-	if found {
-		host += ":" + port
-	}
-	return &server{address: host, method: method}
+	address := g.serverAddress(v, g.family, 11)
+	return &server{address: strings.Replace(address, strings.Trim(g.family.server(11), "[]"), pick(g, hosts), 1), method: method}
 }
 
 func (g *generator) serverAddress(v *virtual, f family, n int) string {
