@@ -114,8 +114,8 @@ func New(l Limits) *Gatherer {
 	return &Gatherer{limits: l, byKey: map[key]*Datagram{}, sources: map[packet.Addr]*source{}}
 }
 
-// Add takes a fragment, an Ethernet frame without virtio-net header that packet.Decode or DecodeOwn has accepted, and copies what it
-// keeps. It returns the whole datagram if this was the last part that lacked, else nil: the fragment is held, or was
+// Add takes a fragment, an Ethernet frame without virtio-net header that packet.Decode or DecodeOwn has accepted, and copies
+// what it keeps. It returns the whole datagram if this was the last part that lacked, else nil: the fragment is held, or was
 // dropped. discarded is how many fragments have been dropped, this one or held ones. now is in nanoseconds of a clock
 // that doesn't go back.
 func (g *Gatherer) Add(frame []byte, now int64) (d *Datagram, discarded int) {
