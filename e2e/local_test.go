@@ -28,21 +28,10 @@ type localRig struct {
 
 // own is the address that real server director1 is given by.
 func (r *localRig) own() netip.Addr {
-	switch {
-	case !r.listen.IsUnspecified():
-		return r.listen
-	case r.listen.Is6():
-		return r.Directors[0].Addr6()
+	if r.listen.IsUnspecified() {
+		return r.addr(r.Directors[0])
 	}
-	return r.Directors[0].Addr()
-}
-
-// clientAddr is client1's address, of the family that is served.
-func (r *localRig) clientAddr() netip.Addr {
-	if r.listen.Is6() {
-		return r.Clients[0].Addr6()
-	}
-	return r.Clients[0].Addr()
+	return r.listen
 }
 
 // serve makes both services with director1 alone, at its address own.
@@ -55,11 +44,8 @@ func (r *localRig) serve(own netip.Addr) {
 func newLocalRig(t *testing.T, cfg rigConfig, listen string) *localRig {
 	t.Helper()
 	addr := netip.MustParseAddr(listen)
-	cfg.Bare, cfg.IPv6 = true, addr.Is6()
+	cfg.Bare, cfg.Six = true, addr.Is6()
 	r := &localRig{rig: newRig(t, cfg), listen: addr}
-	if addr.Is6() {
-		r.VIPs = r.VIPs6
-	}
 	host := r.Directors[0]
 	_, err := lab.ServeHTTP(host.Namespace, "director1", netip.AddrPortFrom(r.listen, 8080), netip.AddrPortFrom(r.listen, 80))
 	must(t, err)
@@ -112,17 +98,12 @@ func (r *localRig) checkNoneAstray(legs [][]wire) {
 	r.t.Helper()
 	sent := 0
 	for _, w := range slices.Concat(legs...) {
-		src := w.src
-		switch {
-		case !w.Out, w.to[0]&1 != 0: // neighbour discovery, group memberships
-			continue
-		case w.kind == etherIPv6 && w.Data[etherHeader+6] != protoICMPv6:
-			src = netip.AddrFrom16([16]byte(w.Data[etherHeader+8:]))
-		case w.kind != etherIPv4:
+		// Neighbour discovery and group memberships are not meant.
+		if !w.Out || !w.isIP() || w.to[0]&1 != 0 {
 			continue
 		}
-		if sent++; src != r.VIP() {
-			r.t.Fatalf("sent by the director from %v: %v", src, w)
+		if sent++; w.src != r.VIP() {
+			r.t.Fatalf("sent by the director: %v", w)
 		}
 	}
 	if sent == 0 {
@@ -165,8 +146,8 @@ func testLocalServer(t *testing.T, addresses ...string) {
 					}
 					_, body, err := lab.AskHTTP(shortly(t), r.client(), r.url()+"/client")
 					must(t, err)
-					if seen := strings.TrimSpace(string(body)); !strings.HasPrefix(seen, strings.TrimSuffix(netip.AddrPortFrom(r.clientAddr(), 0).String(), "0")) {
-						t.Errorf("the server sees client %s, want %v", seen, r.clientAddr())
+					if seen := strings.TrimSpace(string(body)); !strings.HasPrefix(seen, strings.TrimSuffix(netip.AddrPortFrom(r.addr(r.Clients[0]), 0).String(), "0")) {
+						t.Errorf("the server sees client %s, want %v", seen, r.addr(r.Clients[0]))
 					}
 					r.transfer()
 					r.echo(0, 1, 1000, 1452, 1472, 1473, 4000, 60000)
@@ -215,9 +196,6 @@ func localFallback(t *testing.T, loopback string) {
 	r := newLocalRig(t, rigConfig{Config: lab.Config{IPForward: true}}, loopback)
 	service, fallback := r.webService(), netip.AddrPortFrom(r.own(), 80).String()
 	rs1 := r.webServer(1)
-	if r.own().Is6() {
-		rs1 = netip.AddrPortFrom(r.RealServers[0].Addr6(), 80).String()
-	}
 	r.adm("-A", "-t", service, "-s", "wrr")
 	r.adm("-a", "-t", service, "-r", fallback, "-g", "-w", "1")
 	if got := r.count(3); got["director1"] != 3 {
@@ -354,7 +332,7 @@ func localAfterCrash(t *testing.T, loopback string) {
 		t.Error("a crash left nothing behind: this test doesn't see what uvsd installs")
 	}
 	r.start()
-	r.restore("-A -t 10.9.0.99:80 -s rr", "-a -t 10.9.0.99:80 -r "+r.webServer(1)+" -g")
+	r.restore("-A -t 10.9.0.99:80 -s rr", fmt.Sprintf("-a -t 10.9.0.99:80 -r %v -g", r.RealServers[0].Addr()))
 	eventually(t, "nothing of the crashed one is left", func() (bool, any) {
 		left := r.before.difference(stateOf(t, r.Directors[0]))
 		for _, line := range left {
