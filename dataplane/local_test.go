@@ -266,10 +266,28 @@ func FuzzFromHost(f *testing.F) {
 	f.Add(datagram, uint8(0), uint16(0), uint8(0), uint16(0), uint16(1500)) // of a UDP server on every address
 	f.Add(datagram, uint8(5), uint16(100), uint8(1), uint16(34), uint16(600))
 	f.Add(refused, uint8(0), uint16(0), uint8(0), uint16(0), uint16(1500)) // port unreachable
+	client6 := packet.AddrFrom(client6.Addr())
+	answer6 := frame6(stackMAC, stackMAC, loopback6, client6, packet.ProtoTCP, tcp6(8080, 40001, packet.TCPAck, make([]byte, 1400)), 16)
+	datagram6 := frame6(stackMAC, stackMAC, packet.AddrFrom(unbound6), client6, packet.ProtoUDP, udp6(5353, 40001, 1400), 6)
+	asked6 := frame6(stackMAC, stackMAC, client6, loopback6, packet.ProtoUDP, udp6(40001, 5353, 20), 6)
+	refused6 := frame6(stackMAC, stackMAC, loopback6, client6, packet.ProtoICMPv6,
+		append([]byte{packet.ICMP6Unreachable, packet.ICMP6CodePort, 0, 0, 0, 0, 0, 0}, asked6[packet.EthLen:]...), 2)
+	f.Add(answer6, uint8(0), uint16(0), uint8(0), uint16(0), uint16(1500)) // the same in IPv6
+	f.Add(answer6, uint8(4), uint16(100), uint8(1), uint16(54), uint16(600))
+	f.Add(answer6, uint8(0), uint16(0), uint8(0), uint16(0), uint16(1300))
+	f.Add(datagram6, uint8(0), uint16(0), uint8(0), uint16(0), uint16(1500))
+	f.Add(datagram6, uint8(0), uint16(0), uint8(0), uint16(0), uint16(1300))
+	f.Add(datagram6, uint8(5), uint16(100), uint8(1), uint16(54), uint16(1300))
+	f.Add(refused6, uint8(0), uint16(0), uint8(0), uint16(0), uint16(1500))
 	f.Fuzz(func(t *testing.T, data []byte, gso uint8, size uint16, flags uint8, start, mtu uint16) {
-		d := newHosted(t, nil)
+		d := newHosted6(t)
 		d.serve(service.TCP, service.Local, "127.0.0.1:8080")
 		d.serve(service.UDP, service.Local, "127.0.0.1:5353")
+		d.serveLocal6(service.TCP, netip.MustParseAddrPort("[::1]:8080"))
+		d.serveLocal6(service.UDP, netip.MustParseAddrPort("[::1]:5353"))
+		d.toHost(fromClient6(packet.TCPSyn, nil))
+		d.toHost(query6())
+		d.wayToClients6(int(mtu))
 		d.toHost(fromClient(t, client, "S", ""))
 		d.toHost(frame(t, gatewayMAC, cliMAC, &layers.IPv4{SrcIP: client.Addr().AsSlice(), DstIP: vip.AsSlice()},
 			&layers.UDP{SrcPort: layers.UDPPort(client.Port()), DstPort: 53}, payload(20)))

@@ -13,6 +13,7 @@ var meanings = [numVerdicts]string{
 	InnerForward:     "a real server's own traffic, sent on",
 	AnsweredARP:      "an ARP request for an address of ours, answered",
 	AnsweredNDP:      "neighbour discovery of an address of ours, answered",
+	AnsweredCut:      "a packet of a connection that drain cut: both ends were reset",
 	AnsweredEcho:     "an echo request to an address of ours, answered",
 	AnsweredReset:    "refused with a TCP reset: it belongs to no connection and cannot open one",
 	AnsweredICMP:     "refused with an ICMP error",
