@@ -3,7 +3,7 @@ SHELL := /bin/bash
 GO ?= go
 VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
 LDFLAGS := -s -w -X main.version=$(VERSION)
-COMMANDS := uvsd uvsadm uvsdecap
+COMMANDS := uvsd uvsadm uvsdecap uvsbench
 # For the targets that install: where the binaries were built to, and below which directory they are installed.
 BIN ?= bin
 PREFIX ?= /usr/local
@@ -34,6 +34,11 @@ lint: ## gofmt, go vet, staticcheck, manual pages
 .PHONY: bench
 bench: ## benchmarks beside the code, with allocations
 	$(GO) test -run XXX -bench . -benchmem ./...
+
+.PHONY: bench-wire
+bench-wire: build ## uvs beside bare forwarders, the kernel, HAProxy, nginx, DPDK: a Markdown table, samples in bin/wire.json (as root, 30 min)
+	@scripts/deps.sh iperf3 wrk nginx-light libnginx-mod-stream haproxy nftables dpdk-dev
+	@bin/uvsbench wire --markdown --json bin/wire.json $(BENCHFLAGS)
 
 .PHONY: fuzz
 fuzz: ## fuzz every target for FUZZTIME (default 30s) each

@@ -34,6 +34,8 @@ var rules = map[string][]string{
 	"control":              {"control/api", "dataplane/...", "conntrack", "sched", "service", "packet"},
 	"lab":                  {},
 	"cmd/uvsd":             {"control/...", "dataplane/...", "conntrack", "sched", "service", "packet"},
+	"bench":                {"packet", "service", "sched", "conntrack", "forward", "dataplane/...", "lab"}, // measures them all
+	"cmd/uvsbench":         {"bench", "packet"},
 	"cmd/uvsdecap":         {"dataplane/decap"},
 	"cmd/uvsadm":           {"control/api", "control/ipvsadm"},
 	"lab/demo":             {"lab"},

@@ -1,0 +1,201 @@
+package bench
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"os"
+	"strings"
+
+	"github.com/vishvananda/netlink"
+
+	"uvs/lab"
+	"uvs/packet"
+)
+
+// site is the network of one measurement, with nobody directing yet. Two-armed, the way is straight, without a switch, whose
+// work would hide a part of the director's:
+//
+//	client eth0 --- eth0 director eth1 --- eth0 server
+//	10.9.0.201      10.9.0.1   10.1.0.1    10.1.0.11, its gateway 10.1.0.254
+//
+// One-armed it is package lab's network of direct routing: all on one bridge, the VIP on the server's lo. The VIP is
+// 10.9.0.100 in both.
+type site struct {
+	lab                      *lab.Lab
+	client, director, server *lab.Namespace
+	oneArmed                 bool
+	vip, dip, rip, gateway   netip.Addr
+	clientMAC, serverMAC     packet.MAC
+	directorMAC              [2]packet.MAC // of its eth0 and eth1
+	dir                      string        // for files of the programs that run here; others may read it
+}
+
+// ForeignMAC are the MAC addresses that forwarders have on eth0 and eth1, which are not the host's own.
+var ForeignMAC = [2]packet.MAC{{2, 0, 0, 0, 0xbe, 1}, {2, 0, 0, 0, 0xbe, 2}}
+
+// The services that every subject carries, at the VIP, and what the server listens on behind NAT.
+const (
+	webPort   = 80
+	bulkPort  = 5201 // iperf3's own
+	echoPort  = 7
+	packPort  = 9 // of the generator's datagrams
+	natOffset = 8000
+)
+
+func newSite(oneArmed bool) (_ *site, err error) {
+	s := &site{oneArmed: oneArmed}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, s.close())
+		}
+	}()
+	if s.dir, err = os.MkdirTemp("", "uvsbench-"); err != nil {
+		return nil, err
+	}
+	if err = os.Chmod(s.dir, 0o755); err != nil {
+		return nil, err
+	}
+	build := s.buildTwoArmed
+	if oneArmed {
+		build = s.buildOneArmed
+	}
+	if err = build(); err != nil {
+		return nil, err
+	}
+	return s, errors.Join(morePorts(s.client), morePorts(s.director))
+}
+
+// morePorts lets a host open more connections than usual, of which each needs a port of its own.
+func morePorts(n *lab.Namespace) error {
+	return errors.Join(n.Sysctl("net.ipv4.ip_local_port_range", "10000 65000"), n.Sysctl("net.ipv4.tcp_tw_reuse", "1"))
+}
+
+func (s *site) close() error {
+	var err error
+	if s.lab != nil {
+		err = s.lab.Close()
+	}
+	if s.dir != "" {
+		err = errors.Join(err, os.RemoveAll(s.dir))
+	}
+	return err
+}
+
+func (s *site) buildOneArmed() error {
+	topo, err := lab.NewDR(lab.Config{RealServers: 1, Name: "bench"})
+	if err != nil {
+		return err
+	}
+	s.lab, s.client, s.director, s.server = topo.Lab, topo.Clients[0].Namespace, topo.Directors[0].Namespace, topo.RealServers[0].Namespace
+	s.vip, s.dip, s.rip = topo.VIP(), topo.Directors[0].Addr(), topo.RealServers[0].Addr()
+	return s.readMACs()
+}
+
+func (s *site) buildTwoArmed() (err error) {
+	if s.lab, err = lab.New(lab.Options{Name: "bench"}); err != nil {
+		return err
+	}
+	for _, n := range []struct {
+		name string
+		to   **lab.Namespace
+	}{{"client", &s.client}, {"director", &s.director}, {"server", &s.server}} {
+		if *n.to, err = s.lab.Namespace(n.name); err != nil {
+			return err
+		}
+		if err = settle(*n.to); err != nil {
+			return err
+		}
+	}
+	s.vip, s.dip = netip.MustParseAddr("10.9.0.100"), netip.MustParseAddr("10.9.0.1")
+	s.rip, s.gateway = netip.MustParseAddr("10.1.0.11"), netip.MustParseAddr("10.1.0.254")
+	err = errors.Join(
+		s.lab.AddVeth(lab.End{Namespace: s.client, Name: "eth0"}, lab.End{Namespace: s.director, Name: "eth0"}, 1500),
+		s.lab.AddVeth(lab.End{Namespace: s.director, Name: "eth1"}, lab.End{Namespace: s.server, Name: "eth0"}, 1500))
+	if err != nil {
+		return err
+	}
+	return errors.Join(
+		s.client.AddAddr("eth0", netip.MustParsePrefix("10.9.0.201/24")),
+		s.director.AddAddr("eth0", netip.PrefixFrom(s.dip, 24)),
+		s.director.AddAddr("eth1", netip.MustParsePrefix("10.1.0.1/24")),
+		s.server.AddAddr("eth0", netip.PrefixFrom(s.rip, 24)),
+		s.client.AddRoute(netip.MustParsePrefix("10.1.0.0/24"), s.dip, ""),
+		s.server.AddRoute(netip.MustParsePrefix("0.0.0.0/0"), s.gateway, ""),
+		s.readMACs())
+}
+
+// settle brings a namespace's settings into a known state: new ones inherit IPv4's from the machine.
+func settle(n *lab.Namespace) error {
+	var errs []error
+	for name, value := range map[string]string{
+		"net.ipv4.ip_forward": "0", "net.ipv4.conf.all.rp_filter": "0", "net.ipv4.conf.default.rp_filter": "0",
+		"net.ipv4.conf.all.send_redirects": "0", "net.ipv4.conf.default.send_redirects": "0",
+	} {
+		errs = append(errs, n.Sysctl(name, value))
+	}
+	if _, err := os.Stat("/proc/sys/net/ipv6"); err == nil { // no neighbour discovery among the frames
+		errs = append(errs, n.Sysctl("net.ipv6.conf.all.disable_ipv6", "1"), n.Sysctl("net.ipv6.conf.default.disable_ipv6", "1"))
+	}
+	return errors.Join(errs...)
+}
+
+func (s *site) readMACs() error {
+	for _, m := range []struct {
+		ns     *lab.Namespace
+		ifname string
+		to     *packet.MAC
+	}{{s.client, "eth0", &s.clientMAC}, {s.server, "eth0", &s.serverMAC}, {s.director, "eth0", &s.directorMAC[0]}, {s.director, "eth1", &s.directorMAC[1]}} {
+		if m.ifname == "eth1" && s.oneArmed {
+			continue
+		}
+		mac, err := m.ns.MAC(m.ifname)
+		if err != nil {
+			return err
+		}
+		*m.to = packet.MAC(mac)
+	}
+	return nil
+}
+
+// neighbour makes a host take addr to be at mac for ever.
+func neighbour(n *lab.Namespace, addr netip.Addr, mac packet.MAC) error {
+	index, err := n.Index("eth0")
+	if err != nil {
+		return err
+	}
+	err = n.Netlink().NeighSet(&netlink.Neigh{
+		LinkIndex: index, Family: netlink.FAMILY_V4, State: netlink.NUD_PERMANENT, IP: addr.AsSlice(), HardwareAddr: net.HardwareAddr(mac[:]),
+	})
+	if err != nil {
+		return fmt.Errorf("neighbour %v in %s: %w", addr, n, err)
+	}
+	return nil
+}
+
+// nft loads rules into a namespace.
+func nft(ctx context.Context, n *lab.Namespace, rules string) error {
+	c := n.Command(ctx, "nft", "-f", "-")
+	c.Stdin = strings.NewReader(rules)
+	if out, err := c.CombinedOutput(); err != nil {
+		return fmt.Errorf("nft in %s: %w: %s", n, err, out)
+	}
+	return nil
+}
+
+// sinkRules have the server drop what the generator sends before its stack looks at it, for every subject alike: it would
+// answer that nobody listens.
+const sinkRules = `table netdev sink {
+	chain early { type filter hook ingress device "eth0" priority 0; ip protocol { udp, ipip } drop; }
+}`
+
+// received is how many frames an interface has received so far.
+func received(n *lab.Namespace, ifname string) (uint64, error) {
+	l, err := n.Netlink().LinkByName(ifname)
+	if err != nil {
+		return 0, fmt.Errorf("statistics of %s in %s: %w", ifname, n, err)
+	}
+	return l.Attrs().Statistics.RxPackets, nil
+}

@@ -1,0 +1,140 @@
+// Command uvsbench measures uvs: `uvsbench micro` its stages one by one, `uvsbench wire` the whole director beside others on
+// networks of its own. See docs/benchmarks.md.
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"os/signal"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"time"
+
+	"uvs/bench"
+	"uvs/packet"
+)
+
+const usage = `usage: uvsbench micro [options]   stages of the packet path, in the format of Go's benchmarks
+       uvsbench wire [options]    uvs beside others, on networks of its own (as root)
+uvsbench micro --help and uvsbench wire --help explain the options.`
+
+func main() {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	if err := run(ctx, os.Args[1:], os.Stdout); err != nil && !errors.Is(err, flag.ErrHelp) {
+		fmt.Fprintln(os.Stderr, "uvsbench:", err)
+		stop()
+		os.Exit(1)
+	}
+}
+
+func run(ctx context.Context, args []string, out io.Writer) error {
+	if len(args) == 0 {
+		return errors.New("which measurement: micro or wire? uvsbench help explains them")
+	}
+	switch word, args := args[0], args[1:]; word {
+	case "wire":
+		return wire(ctx, args, out)
+	case "forwarder":
+		return forwarder(ctx, args, out)
+	case "help", "--help", "-h":
+		_, err := fmt.Fprintln(out, usage)
+		return err
+	default:
+		return fmt.Errorf("no word %q; uvsbench help lists them", word)
+	}
+}
+
+// names reads a list of names separated by commas.
+func names(to *[]string) func(string) error {
+	return func(s string) error {
+		for name := range strings.SplitSeq(s, ",") {
+			*to = append(*to, strings.TrimSpace(name))
+		}
+		return nil
+	}
+}
+
+// wire is the word of that name.
+func wire(ctx context.Context, args []string, out io.Writer) error {
+	self, err := os.Executable()
+	if err != nil {
+		return err
+	}
+	b := bench.Wire{Self: self}
+	fs := flag.NewFlagSet("uvsbench wire", flag.ContinueOnError)
+	fs.Func("subjects", "what to measure, `names` separated by commas (default all that is installed)", names(&b.Subjects))
+	fs.Func("works", "what to measure it at, `names` separated by commas (default all)", names(&b.Works))
+	fs.IntVar(&b.Rounds, "rounds", 5, "rounds, each of all subjects")
+	fs.DurationVar(&b.Time, "time", 2*time.Second, "length of each measured stretch")
+	fs.Float64Var(&b.Rate, "rate", 0, "frames a second that the generator offers; 0 for as many as it can")
+	fs.StringVar(&b.Link, "link", "auto", "uvsd's --link")
+	fs.Func("uvsd-args", "further `arguments` of uvsd's, separated by blanks", func(s string) error {
+		b.UVSDArgs = strings.Fields(s)
+		return nil
+	})
+	fs.StringVar(&b.Programs, "programs", filepath.Dir(self), "`directory` of uvsd and uvsadm")
+	file := fs.String("json", "", "write all samples to this `file`, too")
+	markdown := fs.Bool("markdown", false, "print the goals' table in Markdown alone")
+	list := fs.Bool("list", false, "list the subjects and works there are")
+	quiet := fs.Bool("quiet", false, "don't say what is being measured")
+	if err := fs.Parse(args); err != nil {
+		return err
+	}
+	switch {
+	case fs.NArg() > 0:
+		return fmt.Errorf("unexpected argument %q", fs.Arg(0))
+	case *list:
+		s, w := bench.Names()
+		_, err := fmt.Fprintf(out, "subjects\n  %s\nworks\n  %s\n", strings.Join(s, "\n  "), strings.Join(w, "\n  "))
+		return err
+	case os.Geteuid() != 0:
+		return errors.New("wire makes network namespaces and needs root")
+	}
+	if !*quiet {
+		b.Progress = os.Stderr
+	}
+	report, err := b.Run(ctx)
+	if report == nil {
+		return err
+	}
+	print := report.Text
+	if *markdown {
+		print = report.Markdown
+	}
+	err = errors.Join(err, print(out))
+	if *file != "" {
+		text, jsonErr := json.MarshalIndent(report, "", "\t")
+		err = errors.Join(err, jsonErr, os.WriteFile(*file, append(text, '\n'), 0o644))
+	}
+	return err
+}
+
+// forwarder is what wire starts in its director's place: bare or single, with the MAC addresses beyond eth0 and eth1.
+func forwarder(ctx context.Context, args []string, out io.Writer) error {
+	if len(args) != 3 {
+		return errors.New("forwarder is for uvsbench wire alone: ROLE CLIENT-MAC SERVER-MAC")
+	}
+	cfg := bench.ForwarderConfig{Interface: [2]string{"eth0", "eth1"}, MAC: bench.ForeignMAC, Ready: out}
+	for i := range cfg.To {
+		mac, err := net.ParseMAC(args[1+i])
+		if err != nil || len(mac) != len(cfg.To[i]) {
+			return fmt.Errorf("%q is no MAC address", args[1+i])
+		}
+		cfg.To[i] = packet.MAC(mac)
+	}
+	switch args[0] {
+	case "bare":
+		return bench.Forward(ctx, cfg)
+	case "single":
+		return bench.ForwardSingly(ctx, cfg)
+	}
+	return fmt.Errorf("no forwarder %q", args[0])
+}
