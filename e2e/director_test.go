@@ -148,6 +148,7 @@ func (d *director) restore(rules ...string) {
 
 // status is what uvsadm status --json says, as far as it is looked at here.
 type status struct {
+	Revision   uint64
 	Interfaces []struct {
 		Name, MAC, Mode, Link string
 		Offloads              bool
@@ -171,6 +172,9 @@ func (d *director) status() status {
 	must(d.t, json.Unmarshal([]byte(d.adm("status", "--json")), &s))
 	return s
 }
+
+// revision counts the changes of the configuration.
+func (d *director) revision() uint64 { return d.status().Revision }
 
 // drops is how many frames were dropped for a reason.
 func (s status) drops(reason string) int {
