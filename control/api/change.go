@@ -23,7 +23,14 @@ const (
 
 // Op is one operation of a change.
 type Op struct {
-	Kind          OpKind         `json:"op"`
+	// Kind says what the operation does and which of the other fields it takes: add-service and edit-service take
+	// service and serviceConfig; delete-service takes service; add-server and edit-server take service, server and
+	// serverConfig; delete-server takes service and server; zero-counters takes service or nothing; flush takes nothing;
+	// set-timeouts takes timeouts; start-daemon and stop-daemon take daemon; add-mark-rule takes markRule and position;
+	// delete-mark-rule takes markRule.
+	Kind OpKind `json:"op"`
+	// Service, ServiceConfig, Server, ServerConfig, Timeouts, Daemon and MarkRule are what Kind takes; the others are
+	// absent.
 	Service       *ServiceKey    `json:"service,omitempty"`
 	ServiceConfig *ServiceConfig `json:"serviceConfig,omitempty"`
 	Server        *ServerKey     `json:"server,omitempty"`
@@ -51,7 +58,9 @@ const (
 // ChangeRequest is the body of POST /v1/change. Its operations are applied in order, each seeing those before it, and
 // become visible to the packet path together, by one swap: no packet meets half of a change, and two changes never mix.
 type ChangeRequest struct {
-	Ops     []Op    `json:"ops"`
+	// Ops are the operations in their order, at most MaxOps.
+	Ops []Op `json:"ops"`
+	// OnError says what becomes of the others when one is refused: "atomic" (the default), "stop" or "continue".
 	OnError OnError `json:"onError,omitempty"`
 }
 
@@ -89,7 +98,7 @@ func (r *ChangeReply) Err() error {
 type Timeouts struct {
 	TCP    uint32 `json:"tcpSeconds"`    // an established TCP connection
 	TCPFin uint32 `json:"tcpFinSeconds"` // a TCP connection after a FIN
-	UDP    uint32 `json:"udpSeconds"`
+	UDP    uint32 `json:"udpSeconds"`    // a UDP flow
 }
 
 // Roles of a sync daemon.
@@ -118,5 +127,6 @@ type Daemon struct {
 
 // DaemonsReply answers GET /v1/daemons: those that run, master first. Defaults are filled in.
 type DaemonsReply struct {
+	// Daemons is never null.
 	Daemons []Daemon `json:"daemons"`
 }

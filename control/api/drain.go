@@ -59,6 +59,7 @@ const (
 
 // Drain is a real server of one virtual service that is being drained, or was and has not got its weight back.
 type Drain struct {
+	// Service and Server say which real server it is.
 	Service ServiceKey `json:"service"`
 	Server  ServerKey  `json:"server"`
 	// Weight is what POST /v1/undrain will give it back.
@@ -83,5 +84,6 @@ type Drain struct {
 // DrainsReply answers POST /v1/drain and POST /v1/undrain with the servers that the request chose, and GET /v1/drain with all
 // that are being drained. It is never null.
 type DrainsReply struct {
+	// Drains has one element for each real server of each service.
 	Drains []Drain `json:"drains"`
 }

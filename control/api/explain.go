@@ -91,6 +91,7 @@ type Explanation struct {
 // ExplainedServer is a real server in a scheduler's eyes.
 type ExplainedServer struct {
 	ServerKey
+	// Method, Weight, Active and Inactive are as in ServerConfig and Server.
 	Method   string `json:"method"`
 	Weight   int    `json:"weight"`
 	Active   uint64 `json:"active"`

@@ -77,6 +77,7 @@ func newHandler(b Backend) *handler {
 		"/v1/trace":       {http.MethodGet: h.trace},
 		"/v1/status":      {http.MethodGet: h.status},
 		"/v1/version":     {http.MethodGet: h.version},
+		"/v1/openapi":     {http.MethodGet: h.openAPI},
 	}
 	return h
 }

@@ -17,6 +17,7 @@
 //	GET  /v1/trace         frames as they pass, one JSON object each  -> TraceEvent...
 //	GET  /v1/status        the director, its interfaces and packets   -> Status
 //	GET  /v1/version       what runs                                  -> Version
+//	GET  /v1/openapi       all of this, for programs                  -> OpenAPI
 //
 // /v1/services, /v1/connections and /v1/trace take a service as query parameters: protocol, address and port, or fwmark and
 // family; /v1/trace takes more, see TraceRequest. A refused request is answered with {"error": {"code": ..., "message": ...}} and a 4xx or 5xx status.
@@ -247,6 +248,8 @@ type ServerConfig struct {
 
 // Stats counts what happened since the start or the last zeroing. Bytes are those of the IP packets.
 type Stats struct {
+	// Conns counts connections; InPackets and InBytes what clients sent, OutPackets and OutBytes what servers answered
+	// through the director.
 	Conns      uint64 `json:"conns"`
 	InPackets  uint64 `json:"inPackets"`
 	OutPackets uint64 `json:"outPackets"`
@@ -256,6 +259,8 @@ type Stats struct {
 
 // Rates are per second, smoothed as the kernel's estimator does over about eight seconds.
 type Rates struct {
+	// Conns counts new connections; InPackets and InBytes what clients send, OutPackets and OutBytes what servers answer
+	// through the director.
 	Conns      uint64 `json:"conns"`
 	InPackets  uint64 `json:"inPackets"`
 	OutPackets uint64 `json:"outPackets"`
@@ -266,19 +271,22 @@ type Rates struct {
 // Server is a real server as it stands.
 type Server struct {
 	ServerKey
+	// Config is what was set.
 	Config ServerConfig `json:"config"`
 	// Active and Inactive count the connections as IPVS does.
 	Active   uint64 `json:"active"`
 	Inactive uint64 `json:"inactive"`
 	// Persistent counts the persistence templates that point to the server.
 	Persistent uint64 `json:"persistent"`
-	Stats      Stats  `json:"stats"`
-	Rates      Rates  `json:"rates"`
+	// Stats and Rates are what was counted.
+	Stats Stats `json:"stats"`
+	Rates Rates `json:"rates"`
 }
 
 // Service is a virtual service as it stands, with its servers in the kernel's order: the latest added first.
 type Service struct {
 	ServiceKey
+	// Config is what was set, Stats and Rates what was counted, Servers the real servers.
 	Config  ServiceConfig `json:"config"`
 	Stats   Stats         `json:"stats"`
 	Rates   Rates         `json:"rates"`

@@ -18,11 +18,13 @@ const MaxSettings = 1000
 
 // SettingsRequest is the body of POST /v1/sysctl: all are set, or, when one is refused, none.
 type SettingsRequest struct {
+	// Settings have a name and a value each.
 	Settings []Setting `json:"settings"`
 }
 
 // SettingsReply answers GET /v1/sysctl with the settings named by the query parameters "name", in their order, or with
 // all of them in alphabetical order; and POST /v1/sysctl with those it set.
 type SettingsReply struct {
+	// Settings is never null.
 	Settings []Setting `json:"settings"`
 }

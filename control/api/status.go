@@ -20,7 +20,7 @@ type Connection struct {
 	ExpiresSeconds uint32 `json:"expiresSeconds"`
 	// Template is set for a persistence template.
 	Template bool `json:"template,omitempty"`
-	// PersistenceEngine and its data belong to a template made by one: "sip" and a Call-ID.
+	// PersistenceEngine and PersistenceData, its data, belong to a template made by one: "sip" and a Call-ID.
 	PersistenceEngine string `json:"persistenceEngine,omitempty"`
 	PersistenceData   string `json:"persistenceData,omitempty"`
 }
@@ -43,6 +43,7 @@ type Version struct {
 
 // Interface is a network interface the director takes its packets from.
 type Interface struct {
+	// Name is the host's name of it.
 	Name string `json:"name"`
 	// MAC is the address that uvs answers ARP with and puts into the frames it sends, "02:00:00:00:00:01".
 	MAC string `json:"mac"`
@@ -50,8 +51,9 @@ type Interface struct {
 	Mode string `json:"mode"`
 	// Link is how frames come and go: "ring", "simple" or "memory".
 	Link string `json:"link"`
-	MTU  int    `json:"mtu"`
-	Up   bool   `json:"up"`
+	// MTU is the longest IP packet in bytes, Up whether the interface is.
+	MTU int  `json:"mtu"`
+	Up  bool `json:"up"`
 	// Offloads tells whether frames carry a virtio-net header, so that super-frames pass whole.
 	Offloads bool `json:"offloads"`
 	// Addresses are those uvs owns on the interface: VIPs, gateway addresses, probe addresses.
@@ -60,9 +62,11 @@ type Interface struct {
 
 // Worker is one thread of the packet path.
 type Worker struct {
+	// ID counts from 0.
 	ID int `json:"id"`
 	// CPU is the one the worker is pinned to, -1 for none.
-	CPU     int     `json:"cpu"`
+	CPU int `json:"cpu"`
+	// Packets are those that the worker received.
 	Packets Packets `json:"packets"`
 }
 
@@ -70,16 +74,16 @@ type Worker struct {
 // is the sum of the others.
 type Packets struct {
 	Received  uint64 `json:"received"`
-	Forwarded uint64 `json:"forwarded"`
-	Answered  uint64 `json:"answered"` // ARP, echo, ICMP errors of our own
-	Passed    uint64 `json:"passed"`   // not ours: the host's
-	Dropped   uint64 `json:"dropped"`  // for a reason in Drops
-	Held      uint64 `json:"held"`     // waiting now, for a next hop or a fragment
+	Forwarded uint64 `json:"forwarded"` // to real servers, and back to clients
+	Answered  uint64 `json:"answered"`  // ARP, echo, ICMP errors of our own
+	Passed    uint64 `json:"passed"`    // not ours: the host's
+	Dropped   uint64 `json:"dropped"`   // for a reason in Drops
+	Held      uint64 `json:"held"`      // waiting now, for a next hop or a fragment
 }
 
 // Drop counts the frames dropped for one reason.
 type Drop struct {
-	// Reason is a stable name in words and hyphens: "truncated", "no-route".
+	// Reason is a stable name in words and hyphens: "truncated", "no-route". Count is the number of frames.
 	Reason string `json:"reason"`
 	Count  uint64 `json:"count"`
 }
@@ -94,12 +98,14 @@ type Warning struct {
 
 // Status answers GET /v1/status.
 type Status struct {
+	// Version is that of uvsd, PID its process.
 	Version string `json:"version"`
 	PID     int    `json:"pid"`
 	// Started is when this process came up.
 	Started time.Time `json:"started"`
 	// Revision counts the changes since then.
-	Revision   uint64      `json:"revision"`
+	Revision uint64 `json:"revision"`
+	// Interfaces are those it is attached to, Workers its receiving threads.
 	Interfaces []Interface `json:"interfaces"`
 	Workers    []Worker    `json:"workers"`
 	// Packets sums the workers'.
@@ -107,9 +113,10 @@ type Status struct {
 	// Drops has the reasons that occurred, the most frequent first.
 	Drops []Drop `json:"drops"`
 	// Services and Servers count what is configured, Connections and Templates what is in the tables.
-	Services    int       `json:"services"`
-	Servers     int       `json:"servers"`
-	Connections uint64    `json:"connections"`
-	Templates   uint64    `json:"templates"`
-	Warnings    []Warning `json:"warnings"`
+	Services    int    `json:"services"`
+	Servers     int    `json:"servers"`
+	Connections uint64 `json:"connections"`
+	Templates   uint64 `json:"templates"`
+	// Warnings are the findings of the host check.
+	Warnings []Warning `json:"warnings"`
 }

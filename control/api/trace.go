@@ -39,8 +39,9 @@ type TraceRequest struct {
 type TraceEvent struct {
 	// Missed counts the frames since the line before that are not in the trace, because they were too many or its reader too
 	// slow. They went their way all the same.
-	Missed uint64    `json:"missed,omitempty"`
-	Time   time.Time `json:"time,omitzero"`
+	Missed uint64 `json:"missed,omitempty"`
+	// Time is when the frame came in.
+	Time time.Time `json:"time,omitzero"`
 	// Verdict is how the frame ended, as in Status.Drops and Explanation. Meaning says why in words.
 	Verdict string `json:"verdict,omitempty"`
 	Meaning string `json:"meaning,omitempty"`
@@ -56,6 +57,7 @@ type TraceEvent struct {
 
 // TraceFrame is an Ethernet frame.
 type TraceFrame struct {
+	// Interface is the one that it came in or left by.
 	Interface string `json:"interface"`
 	// Summary says in one line what is in it.
 	Summary string `json:"summary"`

@@ -42,6 +42,7 @@ var rules = map[string][]string{
 	"e2e":                  {"lab"},
 	"internal/conformance": {"control/...", "conntrack", "dataplane", "dataplane/link", "dataplane/nexthop", "packet", "service"},
 
+	"internal/openapi":      {"control/api"}, // describes it
 	"internal/oracle":       {"internal/conformance"},
 	"internal/oracle/guest": {},
 }
