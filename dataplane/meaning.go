@@ -17,7 +17,6 @@ var meanings = [numVerdicts]string{
 	AnsweredEcho:     "an echo request to an address of ours, answered",
 	AnsweredReset:    "refused with a TCP reset: it belongs to no connection and cannot open one",
 	AnsweredICMP:     "refused with an ICMP error",
-	AnsweredCut:      "its connection was cut when its real server was drained: both ends get a reset",
 	PassForeignMAC:   "left alone: addressed to another station",
 	PassGroup:        "left alone: broadcast or multicast",
 	PassVLAN:         "left alone: it carries a VLAN tag",
