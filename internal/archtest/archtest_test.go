@@ -33,18 +33,20 @@ var rules = map[string][]string{
 	"control/ipvsadm":      {"control/api"},
 	"control":              {"control/api", "dataplane/...", "conntrack", "sched", "service", "packet"},
 	"lab":                  {},
+	"lab/uml":              {},
+	"lab/uml/guest":        {},
+	"lab/sctp":             {},
 	"cmd/uvsd":             {"control/...", "dataplane/...", "conntrack", "sched", "service", "packet"},
 	"bench":                {"packet", "service", "sched", "conntrack", "forward", "dataplane/...", "lab"}, // measures them all
 	"cmd/uvsbench":         {"bench", "packet"},
 	"cmd/uvsdecap":         {"dataplane/decap"},
 	"cmd/uvsadm":           {"control/api", "control/ipvsadm"},
 	"lab/demo":             {"lab"},
-	"e2e":                  {"lab"},
+	"e2e":                  {"lab", "lab/uml"},
 	"internal/conformance": {"control/...", "conntrack", "dataplane", "dataplane/link", "dataplane/nexthop", "packet", "service"},
 
-	"internal/openapi":      {"control/api"}, // describes it
-	"internal/oracle":       {"internal/conformance"},
-	"internal/oracle/guest": {},
+	"internal/openapi": {"control/api"}, // describes it
+	"internal/oracle":  {"internal/conformance", "lab/uml"},
 }
 
 // outside names the modules whose use is confined to some packages.

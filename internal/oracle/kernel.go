@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"uvs/internal/conformance"
+	"uvs/lab/uml"
 )
 
 // step is one step of a sequence, and then with what the kernel made of it, in the words of testdata/golden.
@@ -80,7 +81,7 @@ func (m *machine) record(t *trace) (*recorder, error) {
 		script.WriteString(line + "\n")
 	}
 	script.WriteString("ipvsadm -R <<.\n" + strings.Join(t.Setup, "\n") + "\n.\n") // one process, not one for each
-	if err := m.shell(script.String()); err != nil {
+	if _, err := m.Shell(script.String()); err != nil {
 		return nil, err
 	}
 	if _, err := m.barrier(); err != nil {
@@ -100,7 +101,7 @@ func (r *recorder) run(s step) error {
 	case s["pkt"] != nil:
 		return r.packet(s)
 	case s["ipvs"] != nil:
-		got, err := r.m.ask(request{Argv: append([]string{"ipvsadm"}, strings.Fields(s["ipvs"].(string))...)})
+		got, err := r.m.Ask(uml.Request{Argv: append([]string{"ipvsadm"}, strings.Fields(s["ipvs"].(string))...)})
 		delete(s, "rc")
 		delete(s, "err")
 		if got.Status != 0 || got.Err != "" {
@@ -112,13 +113,13 @@ func (r *recorder) run(s step) error {
 		_, err := r.m.barrier()
 		return err
 	case s["counts"] != nil:
-		text, err := r.m.read("/proc/net/ip_vs", "")
+		text, err := r.m.Read("/proc/net/ip_vs", "")
 		if err == nil {
 			s["counts"], err = counts(text)
 		}
 		return err
 	case s["conns"] != nil:
-		text, err := r.m.read("/proc/net/ip_vs_conn", procName(r.clients))
+		text, err := r.m.Read("/proc/net/ip_vs_conn", procName(r.clients))
 		if err == nil {
 			s["conns"], err = conns(text, r.clients)
 		}

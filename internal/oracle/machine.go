@@ -1,64 +1,31 @@
 package main
 
 import (
-	"bufio"
-	"context"
-	_ "embed"
 	"encoding/binary"
-	"encoding/json"
-	"errors"
 	"fmt"
 	"net"
 	"net/netip"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strings"
-	"syscall"
 	"time"
 
 	"uvs/internal/conformance"
+	"uvs/lab/uml"
 )
 
-//go:embed shim/xstate.c
-var shimSource string
+const replyTimeout = time.Minute
 
-const (
-	kernelBinary = "/usr/bin/linux.uml"
-	memoryMB     = 192
-	bootTimeout  = 2 * time.Minute
-	replyTimeout = time.Minute
-)
+// modules are all that the comparison needs; the kernel's schedulers and what gives packets marks among them.
+var modules = strings.Fields(`ip_vs ip_vs_rr ip_vs_wrr ip_vs_lc ip_vs_wlc ip_vs_lblc ip_vs_lblcr ip_vs_dh ip_vs_sh ip_vs_sed
+	ip_vs_nq ip_vs_mh ip_vs_fo ip_vs_ovf iptable_mangle ip6table_mangle xt_mark`)
 
-// tools are the host-side parts that every machine uses: the guest's init and the library that is preloaded.
-type tools struct{ dir, guest, shim string }
-
-// buildTools compiles them into dir.
-func buildTools(ctx context.Context, dir string) (*tools, error) {
-	t := &tools{dir: dir, guest: filepath.Join(dir, "guest"), shim: filepath.Join(dir, "xstate.so")}
-	build := exec.CommandContext(ctx, "go", "build", "-trimpath", "-o", t.guest, "uvs/internal/oracle/guest")
-	build.Env = append(os.Environ(), "CGO_ENABLED=0")
-	source := filepath.Join(dir, "xstate.c")
-	if err := os.WriteFile(source, []byte(shimSource), 0o644); err != nil {
-		return nil, err
-	}
-	for _, c := range []*exec.Cmd{build, exec.CommandContext(ctx, "gcc", "-O2", "-shared", "-fPIC", "-o", t.shim, source)} {
-		if out, err := c.CombinedOutput(); err != nil {
-			return nil, fmt.Errorf("%s: %w\n%s", strings.Join(c.Args, " "), err, out)
-		}
-	}
-	return t, nil
-}
-
-// machine is a running kernel with the real ip_vs, two wires and a terminal to its init.
+// machine is a running kernel with the real ip_vs and two wires.
 type machine struct {
-	process *exec.Cmd
-	dir     string
-	control net.Conn
-	replies *bufio.Reader
-	wires   [2]*net.UnixConn
-	frames  chan arrival
-	pings   uint16
+	*uml.Machine
+	wires  [2]*net.UnixConn
+	frames chan arrival
+	pings  uint16
 }
 
 // arrival is a frame that came out of the machine, or the end of a wire.
@@ -68,54 +35,34 @@ type arrival struct {
 	err   error
 }
 
-// request and reply are the guest's.
-type request struct {
-	Argv  []string `json:"argv,omitempty"`
-	Stdin string   `json:"stdin,omitempty"`
-	Read  string   `json:"read,omitempty"`
-	Word  string   `json:"word,omitempty"`
-}
-
-type reply struct {
-	Status int    `json:"status"`
-	Out    string `json:"out"`
-	Err    string `json:"err"`
-}
-
 // boot starts a machine in the recorded topology.
-func boot(t *tools) (m *machine, err error) {
+func boot(t *uml.Tools) (m *machine, err error) {
 	m = &machine{frames: make(chan arrival, 1<<12)}
+	dir, err := os.MkdirTemp("", "uvs-wires-")
+	if err != nil {
+		return nil, err
+	}
 	defer func() {
+		_ = os.RemoveAll(dir) // once both are connected, or never will be
 		if err != nil {
 			m.close()
 		}
 	}()
-	if m.dir, err = os.MkdirTemp(t.dir, "machine-"); err != nil {
-		return nil, err
-	}
 	var listeners [2]*net.UnixListener
-	args := []string{fmt.Sprintf("mem=%dM", memoryMB), "rootfstype=hostfs", "ro", "quiet", "init=" + t.guest, "con=null", "con0=null,fd:1",
-		"con1=fd:3", "ssl=null", "uml_dir=" + m.dir, "umid=u"}
+	var devices []string
 	for i, mac := range conformance.DirectorMACs() {
-		path := filepath.Join(m.dir, fmt.Sprintf("wire%d", i))
+		path := filepath.Join(dir, fmt.Sprintf("wire%d", i))
 		if listeners[i], err = net.ListenUnix("unixpacket", &net.UnixAddr{Name: path, Net: "unixpacket"}); err != nil {
 			return nil, err
 		}
 		defer listeners[i].Close()
-		args = append(args, fmt.Sprintf("vec%d:transport=bess,dst=%s,mac=%s,mtu=1500", i, path, mac))
+		devices = append(devices, uml.Wire(path, mac[:]))
 	}
-	if err := m.start(t, args); err != nil {
+	if m.Machine, err = uml.Boot(t, uml.Config{Modules: modules, Devices: devices}); err != nil {
 		return nil, err
-	}
-	r, err := m.answer(bootTimeout)
-	if err != nil {
-		return nil, err
-	}
-	if r.Status != 0 {
-		return nil, fmt.Errorf("modprobe: %s", r.Err)
 	}
 	// An interface connects its wire when it is set up.
-	if err := m.shell(setUp); err != nil {
+	if _, err := m.Shell(setUp); err != nil {
 		return nil, err
 	}
 	for i, l := range listeners {
@@ -131,59 +78,16 @@ func boot(t *tools) (m *machine, err error) {
 	return m, err
 }
 
-// start runs the kernel with its console in a file and its first terminal on a socket.
-func (m *machine) start(t *tools, args []string) error {
-	pair, err := syscall.Socketpair(syscall.AF_UNIX, syscall.SOCK_STREAM|syscall.SOCK_CLOEXEC, 0)
-	if err != nil {
-		return err
-	}
-	ours, theirs := os.NewFile(uintptr(pair[0]), "control"), os.NewFile(uintptr(pair[1]), "terminal")
-	defer ours.Close()
-	defer theirs.Close()
-	if m.control, err = net.FileConn(ours); err != nil {
-		return err
-	}
-	m.replies = bufio.NewReader(m.control)
-	console, err := os.Create(m.console())
-	if err != nil {
-		return err
-	}
-	defer console.Close()
-	memory := m.dir // the file that is the machine's memory: faster where no disk is behind it
-	var fs syscall.Statfs_t
-	if syscall.Statfs("/dev/shm", &fs) == nil && int64(fs.Bavail)*fs.Bsize > memoryMB<<21 {
-		memory = "/dev/shm"
-	}
-	m.process = exec.Command(kernelBinary, args...)
-	m.process.Dir = m.dir
-	m.process.Env = []string{"PATH=/usr/sbin:/usr/bin:/sbin:/bin", "HOME=/root", "LD_PRELOAD=" + t.shim, "TMPDIR=" + memory}
-	m.process.Stdout, m.process.Stderr = console, console
-	m.process.ExtraFiles = []*os.File{theirs}
-	m.process.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
-	if err := m.process.Start(); err != nil {
-		m.process = nil
-		return fmt.Errorf("start %s: %w", kernelBinary, err)
-	}
-	return nil
-}
-
-func (m *machine) console() string { return filepath.Join(m.dir, "console") }
-
 // close ends the machine and removes its files.
 func (m *machine) close() {
-	if m.process != nil {
-		_ = syscall.Kill(-m.process.Process.Pid, syscall.SIGKILL) // its session: it and the processes that it traces
-		_ = m.process.Wait()
-	}
-	if m.control != nil {
-		_ = m.control.Close()
+	if m.Machine != nil {
+		m.Close()
 	}
 	for _, w := range m.wires {
 		if w != nil {
 			_ = w.Close()
 		}
 	}
-	_ = os.RemoveAll(m.dir)
 }
 
 // setUp makes the machine the director of the recorded topology.
@@ -223,52 +127,6 @@ while [ $n -le 30 ]; do
 	ip neigh replace 2001:db8:1::$n lladdr 02:00:00:00:01:$(printf %02x $n) dev vec1 nud permanent
 	n=$((n + 1))
 done`
-
-// ask has the guest do something.
-func (m *machine) ask(q request) (reply, error) {
-	b, err := json.Marshal(q)
-	if err != nil {
-		return reply{}, err
-	}
-	if _, err := m.control.Write(append(b, '\n')); err != nil {
-		return reply{}, err
-	}
-	return m.answer(replyTimeout)
-}
-
-// answer reads the guest's next reply.
-func (m *machine) answer(timeout time.Duration) (r reply, err error) {
-	if err := m.control.SetReadDeadline(time.Now().Add(timeout)); err != nil {
-		return r, err
-	}
-	line, err := m.replies.ReadString('\n')
-	if err != nil {
-		console, _ := os.ReadFile(m.console())
-		return r, fmt.Errorf("the machine doesn't answer: %w; the end of its console:\n%s", err, console[max(0, len(console)-2000):])
-	}
-	if i := strings.IndexByte(line, '{'); i >= 0 {
-		line = line[i:]
-	}
-	return r, json.Unmarshal([]byte(line), &r)
-}
-
-// shell runs a script that must succeed.
-func (m *machine) shell(script string) error {
-	r, err := m.ask(request{Argv: []string{"sh", "-c", script}})
-	if err == nil && r.Status != 0 {
-		err = fmt.Errorf("status %d of %q: %s", r.Status, script, r.Err)
-	}
-	return err
-}
-
-// read is the first line of a file of the machine and those lines that have a word.
-func (m *machine) read(path, word string) (string, error) {
-	r, err := m.ask(request{Read: path, Word: word})
-	if err == nil && r.Status != 0 {
-		err = errors.New(r.Err)
-	}
-	return r.Out, err
-}
 
 // listen takes what comes out on a wire until it is closed.
 func (m *machine) listen(wire int) {

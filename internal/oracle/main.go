@@ -25,6 +25,7 @@ import (
 	"time"
 
 	"uvs/internal/conformance"
+	"uvs/lab/uml"
 )
 
 func main() {
@@ -56,7 +57,7 @@ type comparison struct {
 	seed      uint64
 	dir       string
 	perBoot   int
-	tools     *tools
+	tools     *uml.Tools
 	m         *machine
 	kernel    string
 	done      int // on this machine
@@ -73,7 +74,7 @@ func (c *comparison) run(ctx context.Context, replay string, first, n int) error
 		return err
 	}
 	defer func() { _ = os.RemoveAll(dir) }()
-	t, err := buildTools(ctx, dir)
+	t, err := uml.Build(ctx, dir)
 	if err != nil {
 		return err
 	}
@@ -172,7 +173,7 @@ func (c *comparison) begin(t *trace) (*recorder, error) {
 			return nil, fmt.Errorf("boot: %w", err)
 		}
 		c.m, c.done = m, 0
-		release, err := m.read("/proc/sys/kernel/osrelease", "")
+		release, err := m.Read("/proc/sys/kernel/osrelease", "")
 		if err != nil {
 			return nil, err
 		}

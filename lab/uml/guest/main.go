@@ -1,5 +1,5 @@
-// Command guest is the init process of the machine that runs the real ip_vs: it loads the modules and then does what the
-// other end of a terminal asks, one JSON object a line. Its root is the host's, read only.
+// Command guest is the init process of a machine of package uml: it loads the modules that $UVS_MODULES names, with commas
+// between them, and then does what the other end of a terminal asks, one JSON object a line. Its root is the host's, read only.
 package main
 
 import (
@@ -15,10 +15,6 @@ import (
 )
 
 const terminal = "/dev/tty1"
-
-// modules are all that the comparison needs; the kernel's schedulers and what gives packets marks among them.
-var modules = strings.Fields(`ip_vs ip_vs_rr ip_vs_wrr ip_vs_lc ip_vs_wlc ip_vs_lblc ip_vs_lblcr ip_vs_dh ip_vs_sh ip_vs_sed
-	ip_vs_nq ip_vs_mh ip_vs_fo ip_vs_ovf iptable_mangle ip6table_mangle xt_mark`)
 
 // request is one thing to do: run a program with an input, or read a file: its first line and those that have a word, because
 // the terminal is slow.
@@ -62,7 +58,7 @@ func serve() error {
 	if err := os.Symlink("/usr/lib/uml/modules", "/mnt/lib/modules"); err != nil {
 		return err
 	}
-	ready := run(&request{Argv: append([]string{"modprobe", "-d", "/mnt", "-a"}, modules...)})
+	ready := run(&request{Argv: append([]string{"modprobe", "-d", "/mnt", "-a"}, strings.Split(os.Getenv("UVS_MODULES"), ",")...)})
 	tty, err := os.OpenFile(terminal, os.O_RDWR|syscall.O_NOCTTY, 0)
 	if err != nil {
 		return err
