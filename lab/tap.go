@@ -6,6 +6,7 @@ import (
 	"os"
 	"sync"
 
+	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 )
 
@@ -123,4 +124,27 @@ func pump(to, from *os.File) {
 			return
 		}
 	}
+}
+
+// AddTap makes the end a tap device that carries frames once another program, a hypervisor for one, opens it by its name: with a
+// virtio-net header, in the same namespace. It is up. An MTU of 0 means 1500.
+func (e End) AddTap(mtu int) error {
+	file, err := e.openTap(mtu, false)
+	if err != nil {
+		return err
+	}
+	defer file.Close() // the device stays, and is to be had again
+	raw, err := file.SyscallConn()
+	if err == nil {
+		var refused error
+		err = raw.Control(func(fd uintptr) { refused = unix.IoctlSetInt(int(fd), unix.TUNSETPERSIST, 1) })
+		err = errors.Join(err, refused)
+	}
+	if err != nil {
+		return fmt.Errorf("keep tap %s in %s: %w", e.Name, e.Namespace, err)
+	}
+	e.Namespace.hasLinks.Store(true)
+	return e.Namespace.setLink(e.Name, "set the group of", func(l netlink.Link) error {
+		return e.Namespace.nl.LinkSetGroup(l, linkGroup)
+	})
 }

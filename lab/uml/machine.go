@@ -77,12 +77,13 @@ type Machine struct {
 }
 
 // Request is one thing for the guest to do: run a program with an input, or read a file: its first line and those that have a
-// word, because the terminal is slow.
+// word, because the terminal is slow. A file with a text to await is read when it has it, or after half a minute.
 type Request struct {
 	Argv  []string `json:"argv,omitempty"`
 	Stdin string   `json:"stdin,omitempty"`
 	Read  string   `json:"read,omitempty"`
 	Word  string   `json:"word,omitempty"`
+	Await string   `json:"await,omitempty"`
 }
 
 // Reply is what came of it; Status is -1 where the guest itself failed, and Err says how.
@@ -213,7 +214,20 @@ func (m *Machine) Shell(script string) (string, error) {
 
 // Read is the first line of a file of the machine and those lines that have a word.
 func (m *Machine) Read(path, word string) (string, error) {
-	r, err := m.Ask(Request{Read: path, Word: word})
+	return m.read(Request{Read: path, Word: word})
+}
+
+// Await is a file of the machine when it has a text. An error says that it had not after half a minute.
+func (m *Machine) Await(path, text string) (string, error) {
+	out, err := m.read(Request{Read: path, Await: text})
+	if err == nil && !strings.Contains(out, text) {
+		err = fmt.Errorf("%s doesn't say %q but %q", path, text, out)
+	}
+	return out, err
+}
+
+func (m *Machine) read(q Request) (string, error) {
+	r, err := m.Ask(q)
 	if err == nil && r.Status != 0 {
 		err = errors.New(r.Err)
 	}

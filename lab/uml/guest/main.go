@@ -12,20 +12,24 @@ import (
 	"os/exec"
 	"strings"
 	"syscall"
+	"time"
 )
 
-const terminal = "/dev/tty1"
+const (
+	terminal = "/dev/tty1"
+	patience = 30 * time.Second // with a file that is to have a text
+)
 
-// request is one thing to do: run a program with an input, or read a file: its first line and those that have a word, because
-// the terminal is slow.
+// request is what uml.Request says.
 type request struct {
 	Argv  []string `json:"argv"`
 	Stdin string   `json:"stdin"`
 	Read  string   `json:"read"`
 	Word  string   `json:"word"`
+	Await string   `json:"await"`
 }
 
-// reply is what came of it; Status is -1 where the guest itself failed, and Err says how.
+// reply is what uml.Reply says.
 type reply struct {
 	Status int    `json:"status"`
 	Out    string `json:"out"`
@@ -91,6 +95,10 @@ func serve() error {
 func run(q *request) reply {
 	if q.Read != "" {
 		b, err := os.ReadFile(q.Read)
+		for end := time.Now().Add(patience); q.Await != "" && !bytes.Contains(b, []byte(q.Await)) && time.Now().Before(end); {
+			time.Sleep(5 * time.Millisecond)
+			b, err = os.ReadFile(q.Read)
+		}
 		if err != nil {
 			return reply{Status: -1, Err: err.Error()}
 		}
