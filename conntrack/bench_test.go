@@ -40,16 +40,6 @@ func (w *world) footprint() int {
 	return n
 }
 
-func TestMemoryPerConnection(t *testing.T) {
-	const n = 300_000
-	for i, family := range families {
-		_, _, bytes := filled(t, i, n)
-		if each := bytes / n; each > family.bytes {
-			t.Errorf("%d bytes for each of %d NAT connections of %s, want at most %d", each, n, family.name, family.bytes)
-		}
-	}
-}
-
 // cpu reports the processor time of a benchmark's loop, which other loads of the machine disturb less. The returned
 // function is to be called behind the loop.
 func cpu(b *testing.B) func() {

@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"time"
 
 	"uvs/control/api"
 )
@@ -23,6 +24,8 @@ type Program struct {
 	Stdin   io.Reader
 	Stdout  io.Writer
 	Stderr  io.Writer
+	// Zone is where trace's times are; nil is the machine's.
+	Zone *time.Location
 }
 
 // Exit statuses of ipvsadm. A complaint of its own is 2.

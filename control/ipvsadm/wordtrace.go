@@ -1,6 +1,7 @@
 package ipvsadm
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -102,7 +103,7 @@ func (r *run) tracePrinter(t *tracing) (show func(n int, e *api.TraceEvent) erro
 		return func(_ int, e *api.TraceEvent) error { return enc.Encode(e) }, done, nil
 	}
 	return func(n int, e *api.TraceEvent) error {
-		printEvent(r.out, n, e, time.Local)
+		printEvent(r.out, n, e, cmp.Or(r.Zone, time.Local))
 		return r.out.Flush()
 	}, done, nil
 }

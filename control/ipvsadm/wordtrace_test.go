@@ -61,12 +61,8 @@ func traced() []api.TraceEvent {
 // traceWord runs the word trace.
 func traceWord(t *testing.T, b *tracer, line string) (exit int, out, errs string) {
 	t.Helper()
-	t.Setenv("TZ", "UTC")
-	local := time.Local
-	time.Local = time.UTC
-	defer func() { time.Local = local }()
 	var stdout, stderr bytes.Buffer
-	p := Program{Name: "uvsadm", Backend: b, Stdout: &stdout, Stderr: &stderr}
+	p := Program{Name: "uvsadm", Backend: b, Stdout: &stdout, Stderr: &stderr, Zone: time.UTC}
 	exit = p.runWord(context.Background(), append([]string{"trace"}, strings.Fields(line)...))
 	return exit, stdout.String(), stderr.String()
 }
