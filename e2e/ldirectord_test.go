@@ -188,6 +188,33 @@ func TestLdirectord(t *testing.T) {
 	}
 }
 
+// TestLdirectordFallback6 has ldirectord fall back to a program on the director's ::1, as it knows to say it.
+func TestLdirectordFallback6(t *testing.T) {
+	g := newGuarded(t, rigConfig{Config: lab.Config{IPv6: true}}, "no", "no")
+	g.rig = g.over6()
+	_, err := lab.ServeHTTP(g.Directors[0].Namespace, "fallback6", netip.AddrPortFrom(netip.IPv6Loopback(), 80))
+	must(t, err)
+	g.write("/etc/ha.d/ldirectord.cf", `checkinterval=1
+checktimeout=3
+logfile="/var/log/ldirectord.log"
+fallback6=[::1]
+
+virtual6={VIP}
+	real6={RS1} gate
+	scheduler=wrr
+	protocol=tcp
+	checktype=connect
+`, "{VIP}", g.webService(), "{RS1}", g.webServer(1)) // its nginx speaks IPv4 alone
+	g.run("ldirectord", "start")
+	g.awaitServers("at the start", map[string]string{"[::1]:80": "1"})
+	g.answers("at the start", "fallback6")
+	g.run("ldirectord", "stop")
+	eventually(t, "no service is left", func() (bool, any) {
+		rules := g.adm("-S", "-n")
+		return rules == "", rules
+	})
+}
+
 func ldirectord(t *testing.T, g *guarded, quiescent, autoreload bool) {
 	const fallback = "127.0.0.1:80"
 	rs1, rs2 := g.webServer(1), g.webServer(2)

@@ -3,6 +3,7 @@ package local
 import (
 	"errors"
 	"fmt"
+	"sync"
 	"sync/atomic"
 
 	"uvs/dataplane/link"
@@ -18,15 +19,20 @@ type Link struct {
 	*link.Tap
 	queue    int
 	loopback atomic.Pointer[link.Socket] // sends alone; nil until it is wanted
+
+	mu     sync.Mutex // guards closed against attachLoopback
+	closed bool
 }
 
 var _ link.Link = (*Link)(nil)
 
 func newLink(queue int) *Link { return &Link{Tap: link.NewTap(), queue: queue} }
 
-// attachLoopback opens the way to the loopback interface, unless there is one. The Stack is locked.
+// attachLoopback opens the way to the loopback interface, unless there is one or nobody needs it any more.
 func (l *Link) attachLoopback() error {
-	if l.loopback.Load() != nil {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.closed || l.loopback.Load() != nil {
 		return nil
 	}
 	s, err := link.OpenTx(link.Config{Interface: "lo", Loopback: true})
@@ -65,6 +71,9 @@ func (l *Link) Stats() link.Stats {
 
 // Close implements link.Link.
 func (l *Link) Close() error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.closed = true
 	err := l.Tap.Close()
 	if s := l.loopback.Load(); s != nil {
 		err = errors.Join(err, s.Close())

@@ -1,5 +1,6 @@
 // Package local makes the way into the host's own stack for real servers that are addresses of the director itself
-// (IPVS's localnode): a TAP device, made when the first such server is, and the links by which the packet path uses it.
+// (IPVS's localnode): a TAP device, made when the first such server is, and the links by which the packet path uses it and,
+// for ::1, the loopback interface.
 package local
 
 import (

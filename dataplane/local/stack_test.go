@@ -115,6 +115,13 @@ func TestLoopbackOfIPv6(t *testing.T) {
 	for range 2 {
 		must(t, h.Do(h.makeFor(loopback6)))
 	}
+	for name, want := range map[string]string{"disable_ipv6": "0", "forwarding": "0", "use_oif_addrs_only": "1"} {
+		if got, err := h.SysctlValue("net/ipv6/conf/" + h.Device() + "/" + name); err != nil || got != want {
+			t.Errorf("%s = %q, %v, want %s", name, got, err, want)
+		}
+	}
+	closed := h.link(0)
+	must(t, closed.Close())
 	late := h.link(1)
 	pc, err := h.ListenPacket("udp6", "[::1]:0")
 	must(t, err)

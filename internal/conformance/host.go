@@ -65,6 +65,7 @@ func (d *Director) hostAnswer6(b []byte) []byte {
 		if !ok || t.Flags()&packet.TCPRst != 0 {
 			return nil
 		}
+		h.TrafficClass = ip.TrafficClass() &^ 3
 		body = reset(t, len(payload), netip.AddrPortFrom(own, ports.Dst()), netip.AddrPortFrom(client, ports.Src()))
 	case packet.ProtoUDP:
 		if d.losesErrors(netip.AddrPortFrom(own, ports.Dst())) {
