@@ -3,6 +3,7 @@ package control
 import (
 	"context"
 	"net/netip"
+	"slices"
 
 	"go.uber.org/zap"
 
@@ -57,13 +58,13 @@ func skip(results []api.OpResult, format string, args ...any) {
 
 // commit is a change while it is being applied: what must wait for the swap.
 type commit struct {
-	d        *Director
-	dirty    map[*virtual]struct{} // services to be built anew
-	services bool                  // services came or went
-	marks    bool                  // mark rules came or went
-	edits    []edit
-	removed  map[*service.RealServer]struct{} // no longer available after the swap
-	fresh    []uint32                         // service slots to start from zero though connections count there
+	d       *Director
+	dirty   map[*virtual]struct{} // services to be built anew
+	gone    []*virtual
+	marks   bool // mark rules came or went
+	edits   []edit
+	removed map[*service.RealServer]struct{} // no longer available after the swap
+	fresh   []uint32                         // service slots to start from zero though connections count there
 }
 
 // edit is a change to a server that packets are sent to already. The weight is staged.
@@ -86,40 +87,66 @@ func (d *Director) applyLocked(effects []effect) {
 	}
 	d.revision++
 	d.cfg.Log.Debug("configuration changed", zap.Uint64("revision", d.revision), zap.Int("operations", len(effects)))
-	if len(c.dirty) == 0 && !c.services && !c.marks {
+	if len(c.dirty) == 0 && len(c.gone) == 0 && !c.marks {
 		return
 	}
 	if c.marks {
 		d.marks.compile(d.cfg.Interfaces)
-	}
-	if c.services {
-		kept := make([]*virtual, 0, len(d.services))
-		for _, v := range d.order {
-			if !v.gone {
-				kept = append(kept, v)
-			}
-		}
-		d.order = kept
 	}
 	for i := range c.edits { // before the schedulers' tables may lead to them
 		if rs := c.edits[i].rs; rs.StagedWeight() > rs.Weight() {
 			rs.CommitWeight()
 		}
 	}
-	for v := range c.dirty {
-		if !v.gone {
-			v.build()
+	var changed []service.Replacement
+	for _, v := range c.gone {
+		if v.published != nil { // else it came and went with this very change
+			changed = append(changed, service.Replacement{Old: v.published})
 		}
 	}
-	services := make([]*service.VirtualService, len(d.order))
-	for i, v := range d.order {
-		services[i] = v.published
+	for v := range c.dirty {
+		if !v.gone {
+			old := v.published
+			v.build()
+			changed = append(changed, service.Replacement{Old: old, New: v.published})
+		}
 	}
-	c.publish(d.newTableLocked(services))
+	c.publish(c.services(), changed)
+}
+
+// services are those of the next table, in their order. Only what lies behind a service that is gone is gone through.
+func (c *commit) services() []*service.VirtualService {
+	d := c.d
+	had := d.table.Load().Services
+	if len(c.gone) > 0 {
+		first := len(d.order)
+		for _, v := range c.gone {
+			first = min(first, v.place)
+		}
+		kept := slices.Clone(d.order[:first])
+		for _, v := range d.order[first:] {
+			if !v.gone {
+				v.place = len(kept)
+				kept = append(kept, v)
+			}
+		}
+		d.order = kept
+		had = had[:min(first, len(had))]
+	}
+	list := make([]*service.VirtualService, len(d.order))
+	for i := copy(list, had); i < len(list); i++ {
+		list[i] = d.order[i].published
+	}
+	for v := range c.dirty {
+		if !v.gone {
+			list[v.place] = v.published
+		}
+	}
+	return list
 }
 
 // publish swaps the table and puts into force what belongs to it.
-func (c *commit) publish(t *service.Table) {
+func (c *commit) publish(services []*service.VirtualService, changed []service.Replacement) {
 	for i := range c.edits {
 		e := &c.edits[i]
 		e.rs.SetMethod(e.method)
@@ -127,7 +154,7 @@ func (c *commit) publish(t *service.Table) {
 		e.rs.SetEncap(e.encap)
 		e.rs.SetThresholds(e.upper, e.lower)
 	}
-	c.d.publishLocked(t)
+	c.d.publishLocked(c.d.newTableLocked(services, changed))
 	for i := range c.edits {
 		c.edits[i].rs.CommitWeight()
 	}
@@ -198,12 +225,13 @@ func (c *commit) addService(e *effect) {
 	} else {
 		c.d.stats.assignService(index)
 	}
-	v := &virtual{key: e.key, index: index, config: e.service, servers: map[netip.AddrPort]*server{}}
+	v := &virtual{
+		key: e.key, index: index, config: e.service, servers: map[netip.AddrPort]*server{}, place: len(c.d.order),
+	}
 	v.newScheduler(&c.d.cfg)
 	c.d.services[e.key] = v
 	c.d.order = append(c.d.order, v)
 	c.dirty[v] = struct{}{}
-	c.services = true
 }
 
 func (c *commit) editService(v *virtual, config *serviceConfig) {
@@ -230,7 +258,8 @@ func (c *commit) deleteService(v *virtual) {
 	for _, rs := range v.list.all() {
 		c.discard(v, rs)
 	}
-	v.gone, c.services = true, true
+	v.gone = true
+	c.gone = append(c.gone, v)
 	delete(c.d.services, v.key)
 	c.d.slots.give(v.key, v.index, c.d.trash.of[v.key] > 0)
 }

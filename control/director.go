@@ -119,6 +119,7 @@ type virtual struct {
 	servers map[netip.AddrPort]*server
 	// published is the service as the table in force has it, nil when it is to be built anew.
 	published *service.VirtualService
+	place     int // in Director.order
 	gone      bool
 }
 
@@ -154,7 +155,7 @@ func New(cfg Config) *Director {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	d.tellConnectionsLocked()
-	d.publishLocked(d.newTableLocked(nil))
+	d.publishLocked(d.newTableLocked(nil, nil))
 	return d
 }
 

@@ -71,7 +71,7 @@ func (d *Director) applySettingsLocked(s *service.Settings) {
 		d.cfg.Sched.Apply(v.sched)
 	}
 	d.revision++
-	d.publishLocked(d.newTableLocked(d.table.Load().Services))
+	d.publishLocked(d.newTableLocked(d.table.Load().Services, nil))
 }
 
 // tellConnectionsLocked gives the connection table its part of the settings.
@@ -84,8 +84,14 @@ func (d *Director) tellConnectionsLocked() {
 	})
 }
 
-// newTableLocked makes a table of services with everything else as it is desired.
-func (d *Director) newTableLocked(services []*service.VirtualService) *service.Table {
-	return service.NewTable(services, d.cfg.Servers, d.revision,
-		service.WithMarks(d.marks.compiled), service.WithSettings(&d.settings), service.WithLimiter(&d.limiter))
+// newTableLocked makes a table of services, which differ from those of the table in force as changed says, with everything
+// else as it is desired.
+func (d *Director) newTableLocked(services []*service.VirtualService, changed []service.Replacement) *service.Table {
+	options := []service.Option{
+		service.WithMarks(d.marks.compiled), service.WithSettings(&d.settings), service.WithLimiter(&d.limiter),
+	}
+	if t := d.table.Load(); t != nil {
+		return t.Next(services, changed, d.revision, options...)
+	}
+	return service.NewTable(services, d.cfg.Servers, d.revision, options...)
 }

@@ -17,15 +17,18 @@ const (
 
 // announcer says which address is announced when.
 type announcer struct {
-	interval   int64 // ns; negative: only when an address appears
-	generation uint64
-	started    bool
-	rerouted   bool  // addresses may lie on other segments than when followed
-	followed   int64 // last time
-	known      map[announced]*announcement
-	queue      announceQueue
-	next       int64 // nothing is sent before, lest a tick's frames leave with every step
+	interval  int64  // ns; negative: only when an address appears
+	addresses uint64 // service.Table.Addresses of the table that was followed
+	started   bool
+	rerouted  bool  // addresses may lie on other segments than when followed
+	followed  int64 // last time
+	known     map[announced]*announcement
+	queue     announceQueue
+	next      int64 // nothing is sent before, lest a tick's frames leave with every step
 }
+
+// pause is the least time between two looks at changed addresses: of thousands, a look takes milliseconds.
+func (a *announcer) pause() int64 { return int64(len(a.known) / 100 * int(time.Millisecond)) }
 
 // announced is an address on a port's segment.
 type announced struct {

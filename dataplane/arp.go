@@ -73,8 +73,8 @@ func (s *slowPath) conflict(q *port, a packet.Addr, mac packet.MAC) {
 // announceDue follows the configuration and sends the announcements whose time has come. The caller flushes.
 func (s *slowPath) announceDue() {
 	a := &s.announce
-	if !a.started || a.generation != s.table.Generation || a.rerouted && s.now-a.followed >= int64(followPause) {
-		a.started, a.generation, a.rerouted, a.followed = true, s.table.Generation, false, s.now
+	if !a.started || a.addresses != s.table.Addresses && s.now-a.followed >= a.pause() || a.rerouted && s.now-a.followed >= int64(followPause) {
+		a.started, a.addresses, a.rerouted, a.followed = true, s.table.Addresses, false, s.now
 		a.follow(s.addresses(), s.now)
 		s.followGroups()
 	}

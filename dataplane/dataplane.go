@@ -149,8 +149,10 @@ func New(cfg Config) (*Plane, error) {
 	return p, nil
 }
 
-// Publish makes t the configuration. When it returns, every packet received from then on meets it.
+// Publish makes t the configuration. When it returns, every packet received from then on meets it. It must not be called by
+// two goroutines at once.
 func (p *Plane) Publish(t *service.Table) {
+	p.eachPath(func(w *path) { w.makeRoom(t) })
 	p.table.Store(t)
 	p.eachPath(func(w *path) {
 		w.mu.Lock() // a batch that began with the old table is over when its worker lets go

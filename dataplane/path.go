@@ -49,7 +49,7 @@ type path struct {
 	looked, lookAt   int64 // when links were looked at, and when they will be
 
 	ledger
-	hops  []hopSlot // by RealServer.Index
+	hops  perIndex[hopSlot] // by RealServer.Index
 	stack stackWay
 
 	pkt      *packet.Packet // the packet at hand
@@ -128,10 +128,6 @@ func (w *path) begin(now int64) {
 	}
 	if t := w.plane.table.Load(); t != w.table {
 		w.table = t
-		w.grow(t)
-		if n := t.ServerSlots; n > len(w.hops) {
-			w.hops = append(w.hops, make([]hopSlot, n-len(w.hops))...)
-		}
 	}
 }
 
@@ -314,14 +310,14 @@ func (w *path) deliverOut(q *port, f *link.Frame, p *packet.Packet, c *conntrack
 // serverHop is the way to a connection's real server; without one it says why.
 func (w *path) serverHop(c *conntrack.Conn) (*nexthop.Hop, nexthop.Status) {
 	hops := w.plane.cfg.NextHops
-	if uint64(c.RS) >= uint64(len(w.hops)) {
+	slot := w.hops.at(c.RS)
+	if slot == nil {
 		hop, status := hops.Lookup(c.Server)
 		if status != nexthop.Ready {
 			return nil, status
 		}
 		return hop, status
 	}
-	slot := &w.hops[c.RS]
 	generation := hops.Generation()
 	if slot.hop != nil && slot.generation == generation && slot.server == c.Server {
 		return slot.hop, nexthop.Ready

@@ -1,6 +1,8 @@
 package dataplane
 
 import (
+	"sync"
+
 	"uvs/dataplane/link"
 	"uvs/service"
 )
@@ -89,15 +91,20 @@ func (p *Plane) LinkStats(port int) link.Stats {
 // since the process began: a slot that is used again goes on counting.
 func (p *Plane) AddCounters(services, servers []service.Counters) {
 	p.eachPath(func(w *path) {
-		w.mu.Lock()
-		defer w.mu.Unlock()
-		addCounters(services, w.services)
-		addCounters(servers, w.servers)
+		addCounters(&w.mu, services, &w.services)
+		addCounters(&w.mu, servers, &w.servers)
 	})
 }
 
-func addCounters(sum, more []service.Counters) {
-	for i := range min(len(sum), len(more)) {
-		sum[i].Add(more[i])
+// addCounters lets mu, which guards more, go between two blocks.
+func addCounters(mu *sync.Mutex, sum []service.Counters, more *perIndex[service.Counters]) {
+	for begin := 0; begin < len(sum); begin += perBlock {
+		mu.Lock()
+		for i := begin; i < min(begin+perBlock, len(sum)); i++ {
+			if c := more.at(uint32(i)); c != nil {
+				sum[i].Add(*c)
+			}
+		}
+		mu.Unlock()
 	}
 }

@@ -1,13 +1,9 @@
 package service
 
-import (
-	"slices"
+import "uvs/packet"
 
-	"uvs/packet"
-)
-
-// Table is the whole configuration that the packet path reads: immutable, published by one atomic pointer, built anew
-// for every change.
+// Table is the whole configuration that the packet path reads: immutable, published by one atomic pointer. A change
+// makes another one, which shares with it what stays (Next).
 type Table struct {
 	// Services in the order they were added.
 	Services []*VirtualService
@@ -15,6 +11,13 @@ type Table struct {
 	Servers *ServerIndex
 	// Generation counts publications.
 	Generation uint64
+	// Addresses is the generation of the first table with the addresses that IsVIP is true of: as long as it stays, so do
+	// they.
+	Addresses uint64
+	// Changed are the services of this table that the one of generation Before hadn't, or not so. Before is 0 if there is
+	// no such table: then it is all.
+	Changed []*VirtualService
+	Before  uint64
 	// ServiceSlots and ServerSlots are the lengths that arrays of counters by Index need.
 	ServiceSlots, ServerSlots int
 	// Settings are those in force with this table.
@@ -23,14 +26,15 @@ type Table struct {
 	Limiter *Limiter
 
 	marks    *Marks
-	byAddr   map[addrKey]*VirtualService
+	byAddr   directory[addrKey, *VirtualService]
 	byMark   map[markKey]*VirtualService
-	vips     map[packet.Addr]int // services and mark rules that have the address
-	lowest   [2]packet.Addr      // of IPv4, of IPv6
-	local    [2][]packet.Addr    // of real servers that are the director itself, by family
-	nat      map[addrKey]bool    // NAT real servers, where nat_icmp_send needs them
-	ftp      bool                // a TCP service on port 21 exists
-	portZero bool                // a service on port 0 exists
+	vips     directory[packet.Addr, int] // services and mark rules that have the address
+	lowest   [2]packet.Addr              // of IPv4, of IPv6
+	local    [2][]packet.Addr            // of real servers that are the director itself, by family
+	locals   map[*VirtualService][]packet.Addr
+	nat      map[addrKey]bool // NAT real servers, where nat_icmp_send needs them
+	ftp      int              // TCP services on port 21
+	portZero int              // services on port 0
 }
 
 type addrKey struct {
@@ -38,6 +42,13 @@ type addrKey struct {
 	port  uint16
 	proto Proto
 }
+
+func (k addrKey) hash() uint64 {
+	hi, lo := k.addr.Words()
+	return mix(hi^uint64(k.port)<<8^uint64(k.proto), lo)
+}
+
+func hashAddr(a packet.Addr) uint64 { return mix(a.Words()) }
 
 type markKey struct {
 	mark uint32
@@ -60,42 +71,23 @@ func WithLimiter(l *Limiter) Option { return func(t *Table) { t.Limiter = l } }
 func NewTable(services []*VirtualService, servers *ServerIndex, generation uint64, options ...Option) *Table {
 	t := &Table{
 		Services: services, Servers: servers, Generation: generation, Settings: DefaultSettings(),
-		byAddr: make(map[addrKey]*VirtualService, len(services)),
+		Addresses: generation, Changed: services,
 		byMark: make(map[markKey]*VirtualService),
-		vips:   make(map[packet.Addr]int),
-	}
-	if servers != nil {
-		t.ServerSlots = servers.Cap()
-	}
-	for _, vs := range services {
-		for _, rs := range vs.Servers {
-			if local := &t.local[family(rs.IP)]; rs.Method() == Local && !slices.Contains(*local, rs.IP) {
-				*local = append(*local, rs.IP)
-			}
-		}
-		t.ServiceSlots = max(t.ServiceSlots, int(vs.Index)+1)
-		addr, port := packet.AddrFrom(vs.Addr.Addr()), vs.Addr.Port()
-		if vs.Mark != 0 {
-			t.byMark[markKey{vs.Mark, !addr.Is4()}] = vs
-			continue
-		}
-		t.byAddr[addrKey{addr, port, vs.Proto}] = vs
-		t.vips[addr]++
-		if lowest := &t.lowest[family(addr)]; lowest.IsZero() || addr.Compare(*lowest) < 0 {
-			*lowest = addr
-		}
-		t.ftp = t.ftp || vs.Proto == TCP && port == 21
-		t.portZero = t.portZero || port == 0
+		locals: make(map[*VirtualService][]packet.Addr),
 	}
 	for _, o := range options {
 		o(t)
 	}
+	b := builder{
+		Table: t, services: newDirectory[addrKey, *VirtualService](len(services)), owned: newDirectory[packet.Addr, int](len(services)),
+	}
+	for _, vs := range services {
+		b.add(vs)
+	}
 	if t.marks != nil {
-		t.ownMarked()
+		b.ownMarked()
 	}
-	if t.Settings.NATICMPSend {
-		t.findNATServers()
-	}
+	b.finish()
 	return t
 }
 
@@ -111,7 +103,7 @@ func (t *Table) findNATServers() {
 	}
 }
 
-// Local are the addresses of IPv4 or IPv6 of real servers that are the director's own, each once.
+// Local are the addresses of IPv4 or IPv6 of real servers that are the director's own, each once and in order.
 func (t *Table) Local(is4 bool) []packet.Addr {
 	if is4 {
 		return t.local[0]
@@ -123,18 +115,6 @@ func (t *Table) Local(is4 bool) []packet.Addr {
 // It knows only where Settings.NATICMPSend asks for it.
 func (t *Table) IsNATServer(f *packet.Flow) bool {
 	return t.nat[addrKey{f.Src, f.SrcPort, Proto(f.Proto)}]
-}
-
-// ownMarked makes the hosts that rules send to a fwmark service addresses of ours. Such a service has no VIP of its own,
-// but somebody must answer ARP for what its clients connect to. Of a larger network only its router can tell which
-// addresses are the director's: it must have a route here.
-func (t *Table) ownMarked() {
-	for i := range t.marks.rules {
-		r := &t.marks.rules[i]
-		if addr, ok := r.host(); ok && t.byMark[markKey{r.Mark, !addr.Is4()}] != nil {
-			t.vips[addr]++
-		}
-	}
 }
 
 // Mark returns the firewall mark of a packet from a client that came in by the port with that index: what the first rule
@@ -158,7 +138,7 @@ func (t *Table) Service(k Key) *VirtualService {
 	if k.Mark != 0 {
 		return t.byMark[markKey{k.Mark, !addr.Is4()}]
 	}
-	return t.byAddr[addrKey{addr, k.Addr.Port(), k.Proto}]
+	return t.at(addr, k.Addr.Port(), k.Proto)
 }
 
 // Match returns the service that a packet to flow's destination with a firewall mark (0: none) belongs to, or nil. The
@@ -171,27 +151,33 @@ func (t *Table) Match(f *packet.Flow, mark uint32) *VirtualService {
 		}
 	}
 	proto := Proto(f.Proto)
-	if vs := t.byAddr[addrKey{f.Dst, f.DstPort, proto}]; vs != nil {
+	if vs := t.at(f.Dst, f.DstPort, proto); vs != nil {
 		return vs
 	}
-	if t.ftp && proto == TCP && (f.DstPort == 20 || f.DstPort >= 1024) {
-		if vs := t.byAddr[addrKey{f.Dst, 21, TCP}]; vs != nil {
+	if t.ftp > 0 && proto == TCP && (f.DstPort == 20 || f.DstPort >= 1024) {
+		if vs := t.at(f.Dst, 21, TCP); vs != nil {
 			return vs
 		}
 	}
-	if t.portZero {
-		return t.byAddr[addrKey{f.Dst, 0, proto}]
+	if t.portZero > 0 {
+		return t.at(f.Dst, 0, proto)
 	}
 	return nil
 }
 
+// at returns the service with that very address, port and protocol, or nil.
+func (t *Table) at(a packet.Addr, port uint16, proto Proto) *VirtualService {
+	k := addrKey{a, port, proto}
+	return t.byAddr.get(k, k.hash())
+}
+
 // IsVIP says that some service by address has this address, or that a rule gives what goes to this one address the mark
 // of a fwmark service.
-func (t *Table) IsVIP(a packet.Addr) bool { return t.vips[a] > 0 }
+func (t *Table) IsVIP(a packet.Addr) bool { return t.vips.get(a, hashAddr(a)) > 0 }
 
 // VIPs calls yield for every address that IsVIP is true of, in no order.
 func (t *Table) VIPs(yield func(packet.Addr) bool) {
-	for a := range t.vips {
+	for a := range t.vips.all {
 		if !yield(a) {
 			return
 		}

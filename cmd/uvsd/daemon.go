@@ -40,6 +40,7 @@ type daemon struct {
 	director *control.Director
 	tables   *publisher
 	locals   *localServers
+	seen     uint64        // generation of the last table; publish is never called twice at once
 	appeared chan struct{} // wakes checkAddresses
 
 	mu       sync.Mutex
@@ -100,7 +101,7 @@ func newDaemon(o *options, log *zap.Logger) (_ *daemon, err error) {
 		return nil, err
 	}
 	d.tables = &publisher{
-		guard: d.guard, plane: d.plane, unwanted: d.unwanted, followed: d.followed, log: log, changed: make(chan struct{}, 1),
+		guard: d.guard, plane: d.plane, unwanted: d.unwanted, more: unwantedOf, followed: d.followed, log: log, changed: make(chan struct{}, 1),
 	}
 	d.director = control.New(control.Config{
 		Servers: servers, Connections: d.conns, Counters: d.plane, Publish: d.publish, Now: dataplane.BootTime,
@@ -154,7 +155,9 @@ func (d *daemon) close() error {
 
 // publish brings a new table into force, and before it the way back for what its local servers answer.
 func (d *daemon) publish(t *service.Table) {
-	d.locals.add(t)
+	services, _ := since(t, d.seen)
+	d.seen = t.Generation
+	d.locals.add(services)
 	d.tables.publish(t)
 }
 

@@ -109,14 +109,30 @@ func (d *daemon) unwanted(t *service.Table) guard.Desired {
 	for a := range t.VIPs {
 		want.VIPs = append(want.VIPs, a.Netip())
 	}
-	for _, vs := range t.Services {
-		for _, rs := range vs.Servers {
-			if rs.Method() == service.Masq {
-				want.NATServers = append(want.NATServers, guard.Server{Proto: uint8(vs.Proto), Addr: rs.Addr})
-			}
+	want.NATServers = natServers(t.Services)
+	return want
+}
+
+// unwantedOf is the part of it that services alone ask for.
+func unwantedOf(services []*service.VirtualService) guard.Desired {
+	want := guard.Desired{NATServers: natServers(services)}
+	for _, vs := range services {
+		if vs.Mark == 0 {
+			want.VIPs = append(want.VIPs, vs.Addr.Addr())
 		}
 	}
 	return want
+}
+
+func natServers(services []*service.VirtualService) (list []guard.Server) {
+	for _, vs := range services {
+		for _, rs := range vs.Servers {
+			if rs.Method() == service.Masq {
+				list = append(list, guard.Server{Proto: uint8(vs.Proto), Addr: rs.Addr})
+			}
+		}
+	}
+	return list
 }
 
 // report logs what the host check found and keeps it for the status; it returns an error if uvsd cannot serve so.

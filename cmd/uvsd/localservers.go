@@ -31,12 +31,12 @@ func newLocalServers(lead func([]guard.Server)) *localServers {
 	}
 }
 
-// add sees to it that what a table's local servers answer comes back to uvsd.
-func (l *localServers) add(t *service.Table) {
+// add sees to it that what the local servers of services answer comes back to uvsd.
+func (l *localServers) add(services []*service.VirtualService) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	added := false
-	for _, vs := range t.Services {
+	for _, vs := range services {
 		for _, rs := range vs.Servers {
 			if rs.Method() != service.Local {
 				continue

@@ -2,8 +2,10 @@ package main
 
 import (
 	"context"
+	"net/netip"
 	"slices"
 	"sync"
+	"time"
 
 	"go.uber.org/zap"
 
@@ -20,22 +22,33 @@ type publisher struct {
 		Publish(*service.Table)
 		Table() *service.Table
 	}
-	unwanted func(*service.Table) guard.Desired // what the host's stack has to be kept off for a table
-	followed func(*service.Table)               // called when the guard has followed a table
+	unwanted func(*service.Table) guard.Desired            // what the host's stack has to be kept off for a table
+	more     func([]*service.VirtualService) guard.Desired // and for services alone
+	followed func(*service.Table)                          // called when the guard has followed a table
 	log      *zap.Logger
 
 	changed chan struct{} // has an element if the guard has more than the table asks for, or may have
 
-	mu      sync.Mutex    // guards guarded, and is held while guard and packet path change
-	guarded guard.Desired // what the guard was last told
+	mu      sync.Mutex          // guards what follows, and is held while guard and packet path change
+	guarded guard.Desired       // what the guard was last told
+	vips    map[netip.Addr]bool // of guarded
+	servers map[guard.Server]bool
+	seen    uint64 // generation of the last table
 }
 
 // publish makes t the packet path's table.
 func (p *publisher) publish(t *service.Table) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if want := union(p.guarded, p.unwanted(t)); !same(want, p.guarded) {
-		p.tell(want)
+	var want guard.Desired
+	if services, few := since(t, p.seen); few {
+		want = p.more(services) // the others of t are guarded
+	} else {
+		want = p.unwanted(t)
+	}
+	p.seen = t.Generation
+	if p.add(&want) {
+		p.tell(p.guarded)
 	}
 	p.plane.Publish(t)
 	select {
@@ -44,6 +57,18 @@ func (p *publisher) publish(t *service.Table) {
 	}
 }
 
+// since returns the services of t that the table of generation seen hadn't, or not so. few says that they aren't simply all.
+func since(t *service.Table, seen uint64) (services []*service.VirtualService, few bool) {
+	if t.Before != 0 && t.Before == seen {
+		return t.Changed, true
+	}
+	return t.Services, false
+}
+
+// followPause is how many times as long as it took to follow a table the next one waits: with many services changed many
+// times a second the processor is left to the packet path.
+const followPause = 10
+
 // run takes from the guard what the table no longer asks for, until ctx ends.
 func (p *publisher) run(ctx context.Context) error {
 	for {
@@ -51,7 +76,13 @@ func (p *publisher) run(ctx context.Context) error {
 		case <-ctx.Done():
 			return nil
 		case <-p.changed:
-			p.followed(p.follow())
+		}
+		begin := time.Now()
+		p.followed(p.follow())
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-time.After(followPause * time.Since(begin)):
 		}
 	}
 }
@@ -60,44 +91,42 @@ func (p *publisher) follow() *service.Table {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	t := p.plane.Table()
-	p.tell(p.unwanted(t))
+	p.guarded, p.vips, p.servers = guard.Desired{}, nil, nil
+	want := p.unwanted(t)
+	p.add(&want)
+	p.tell(p.guarded)
 	return t
+}
+
+// add makes guarded what it is and want beside, and says whether that is more.
+func (p *publisher) add(want *guard.Desired) (more bool) {
+	if p.vips == nil {
+		p.vips, p.servers = make(map[netip.Addr]bool), make(map[guard.Server]bool)
+	}
+	had := len(p.guarded.VIPs) + len(p.guarded.NATServers) + len(p.guarded.Gateways)
+	for _, a := range want.VIPs {
+		if !p.vips[a] {
+			p.vips[a] = true
+			p.guarded.VIPs = append(p.guarded.VIPs, a)
+		}
+	}
+	for _, s := range want.NATServers {
+		if !p.servers[s] {
+			p.servers[s] = true
+			p.guarded.NATServers = append(p.guarded.NATServers, s)
+		}
+	}
+	for _, g := range want.Gateways {
+		if !slices.Contains(p.guarded.Gateways, g) {
+			p.guarded.Gateways = append(p.guarded.Gateways, g)
+		}
+	}
+	return len(p.guarded.VIPs)+len(p.guarded.NATServers)+len(p.guarded.Gateways) > had
 }
 
 // tell gives the guard its orders. The packet path goes on without it: service beside a talkative host is better than none.
 func (p *publisher) tell(want guard.Desired) {
-	p.guarded = want
 	if err := p.guard.Update(want); err != nil {
 		p.log.Error("the host's stack may interfere with virtual services", zap.Error(err))
 	}
-}
-
-// union is everything that is in a or b.
-func union(a, b guard.Desired) guard.Desired {
-	return guard.Desired{
-		VIPs:       join(a.VIPs, b.VIPs),
-		NATServers: join(a.NATServers, b.NATServers),
-		Gateways:   join(a.Gateways, b.Gateways),
-	}
-}
-
-// join is a and what b has beside.
-func join[T comparable](a, b []T) []T {
-	seen := make(map[T]bool, len(a))
-	for _, v := range a {
-		seen[v] = true
-	}
-	all := slices.Clip(a)
-	for _, v := range b {
-		if !seen[v] {
-			seen[v] = true
-			all = append(all, v)
-		}
-	}
-	return all
-}
-
-// same says that all has no more than some, every part of which it has.
-func same(all, some guard.Desired) bool {
-	return len(all.VIPs) == len(some.VIPs) && len(all.NATServers) == len(some.NATServers) && len(all.Gateways) == len(some.Gateways)
 }

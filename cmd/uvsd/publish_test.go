@@ -78,7 +78,7 @@ func tableOf(generation uint64, numbers ...byte) *service.Table {
 func newPublisher(s *stand) *publisher {
 	s.table = tableOf(0)
 	return &publisher{
-		guard: s, plane: s, unwanted: vips, followed: func(*service.Table) {}, log: zap.NewNop(), changed: make(chan struct{}, 1),
+		guard: s, plane: s, unwanted: vips, more: unwantedOf, followed: func(*service.Table) {}, log: zap.NewNop(), changed: make(chan struct{}, 1),
 	}
 }
 
@@ -101,6 +101,39 @@ func TestGuardStandsBeforeTheFirstPacketAndGoesAfterTheLast(t *testing.T) {
 	}
 	if len(s.naked) > 0 {
 		t.Errorf("the packet path served %v while the host's stack was let at them", s.naked)
+	}
+}
+
+// TestGuardFollowsWhatAChangeTouches publishes tables that each follow the one before, of which only the changes are looked at,
+// and some of which are never seen by the publisher.
+func TestGuardFollowsWhatAChangeTouches(t *testing.T) {
+	s := new(stand)
+	p := newPublisher(s)
+	table := tableOf(1, 1, 2, 3, 4, 5, 6, 7, 8)
+	p.publish(table)
+	whole := 0
+	p.unwanted = func(t *service.Table) guard.Desired { whole++; return vips(t) }
+	for i := range byte(60) {
+		added := tableOf(0, 20+i).Services[0]
+		services := append(slices.Clone(table.Services[1:]), added)
+		changed := []service.Replacement{{Old: table.Services[0]}, {New: added}}
+		table = table.Next(services, changed, table.Generation+1)
+		if i%20 != 7 {
+			p.publish(table)
+		}
+		if i%20 == 9 {
+			p.follow()
+		}
+	}
+	if len(s.naked) > 0 {
+		t.Errorf("the packet path served %v while the host's stack was let at them", s.naked)
+	}
+	if whole != 6 { // three unseen tables, three looks of follow
+		t.Errorf("all services were looked at %d times, want 6", whole)
+	}
+	p.follow()
+	if len(s.guarded) != 8 {
+		t.Errorf("the guard keeps the host off %d addresses, want 8", len(s.guarded))
 	}
 }
 
