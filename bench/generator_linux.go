@@ -2,7 +2,6 @@ package bench
 
 import (
 	"fmt"
-	"net/netip"
 	"runtime"
 	"sync/atomic"
 	"time"
@@ -11,61 +10,7 @@ import (
 
 	"uvs/dataplane/link"
 	"uvs/lab"
-	"uvs/packet"
 )
-
-const (
-	frameLen     = 60 // the shortest Ethernet frame, without its checksum
-	portsPerHost = 1 << 14
-	firstPort    = 1024
-	firstClient  = 198<<24 | 18<<16 // 198.18.0.0/15 is for benchmarks (RFC 2544)
-	maxFlows     = portsPerHost << 17
-)
-
-// stream is what a generator sends: UDP datagrams in frames of frameLen bytes, of many clients in turn.
-type stream struct {
-	dst, src packet.MAC
-	to       netip.AddrPort
-	flows    int
-	batch    [64][]byte // frames, virtio-net header first, each rewritten for every flow
-	sum      uint64     // of what the UDP checksum covers and never changes
-	next     int
-}
-
-func newStream(dst, src packet.MAC, to netip.AddrPort, flows int) *stream {
-	s := &stream{dst: dst, src: src, to: to, flows: min(flows, maxFlows)}
-	const ipLen = frameLen - packet.EthLen
-	for i := range s.batch {
-		b := make([]byte, packet.VnetLen+frameLen)
-		eth := b[packet.VnetLen:]
-		packet.PutEth(eth, dst, src, packet.EtherIPv4)
-		packet.PutIPv4(eth[packet.EthLen:], ipLen, packet.Header4{
-			TTL: 64, DF: true, Proto: packet.ProtoUDP, Src: firstClient, Dst: packet.AddrFrom(to.Addr()).V4(),
-		})
-		packet.PutUDP(eth[packet.EthLen+packet.IPv4Len:], 0, to.Port(), ipLen-packet.IPv4Len)
-		s.batch[i] = b
-	}
-	udp := s.batch[0][packet.VnetLen+packet.EthLen+packet.IPv4Len:]
-	s.sum = packet.Sum(udp, packet.Pseudo4(0, packet.AddrFrom(to.Addr()).V4(), packet.ProtoUDP, ipLen-packet.IPv4Len))
-	return s
-}
-
-// fill makes b the next flow's frame.
-func (s *stream) fill(b []byte) {
-	client, port := uint32(firstClient+s.next/portsPerHost), uint16(firstPort+s.next%portsPerHost)
-	if s.next++; s.next == s.flows {
-		s.next = 0
-	}
-	ip := b[packet.VnetLen+packet.EthLen:]
-	(*packet.IPv4)(ip).SetSrc(client) // mends the header's checksum
-	udp := (*packet.UDP)(ip[packet.IPv4Len:])
-	(*packet.Ports)(ip[packet.IPv4Len:]).SetSrc(port)
-	c := ^packet.Fold(s.sum + uint64(client) + uint64(port))
-	if c == 0 {
-		c = 0xffff
-	}
-	udp.SetChecksum(c)
-}
 
 // generator sends a stream from an interface as fast as it goes, or at a rate, in a thread of its own.
 type generator struct {

@@ -160,9 +160,13 @@ func (s *site) readMACs() error {
 	return nil
 }
 
-// neighbour makes a host take addr to be at mac for ever.
+// neighbour makes a host take addr, behind its eth0, to be at mac for ever.
 func neighbour(n *lab.Namespace, addr netip.Addr, mac packet.MAC) error {
-	index, err := n.Index("eth0")
+	return neighbourOn(n, "eth0", addr, mac)
+}
+
+func neighbourOn(n *lab.Namespace, ifname string, addr netip.Addr, mac packet.MAC) error {
+	index, err := n.Index(ifname)
 	if err != nil {
 		return err
 	}

@@ -40,6 +40,8 @@ func run(ctx context.Context, args []string, out io.Writer) error {
 		return errors.New("which measurement: micro or wire? uvsbench help explains them")
 	}
 	switch word, args := args[0], args[1:]; word {
+	case "micro":
+		return micro(ctx, args, out)
 	case "wire":
 		return wire(ctx, args, out)
 	case "forwarder":
@@ -60,6 +62,23 @@ func names(to *[]string) func(string) error {
 		}
 		return nil
 	}
+}
+
+// micro is the word of that name.
+func micro(ctx context.Context, args []string, out io.Writer) error {
+	var m bench.Micro
+	fs := flag.NewFlagSet("uvsbench micro", flag.ContinueOnError)
+	fs.StringVar(&m.Stages, "stages", "", "regular `expression` of the stages to measure (default all)")
+	fs.DurationVar(&m.Time, "time", time.Second, "length of each measurement")
+	fs.IntVar(&m.Count, "count", 1, "how often each is measured, all in turn")
+	fs.BoolVar(&m.Large, "large", false, "with ten million connections, too: 3 GB of memory and some minutes")
+	if err := fs.Parse(args); err != nil {
+		return err
+	}
+	if fs.NArg() > 0 {
+		return fmt.Errorf("unexpected argument %q", fs.Arg(0))
+	}
+	return m.Run(ctx, out)
 }
 
 // wire is the word of that name.
