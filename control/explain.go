@@ -155,38 +155,24 @@ func (d *Director) explainedHop(x *dataplane.Explanation) *api.ExplainedHop {
 	return h
 }
 
-// meaning is the verdict in words.
+// meaning is the verdict in words, more exactly where it is known what it is about.
 func meaning(x *dataplane.Explanation, out *api.Explanation) string {
 	switch v := x.Verdict; {
-	case v == dataplane.AnsweredReset:
-		return "refused with a TCP reset: it belongs to no connection and cannot open one here"
-	case v == dataplane.AnsweredCut:
-		return "refused with a TCP reset to both ends: its connection was cut when its real server was drained"
 	case v == dataplane.AnsweredICMP && out.Server != nil && x.Hop != nil:
 		return fmt.Sprintf("its sender is told that no more than %d bytes go through", x.MTU)
 	case v == dataplane.AnsweredICMP && x.Service != nil:
 		return "refused with ICMP port unreachable: the service has no server for it"
 	case v == dataplane.AnsweredICMP:
 		return "refused with ICMP port unreachable: there is no such service"
-	case v == dataplane.PassNotOurs:
-		return "left alone: no virtual address, no connection"
-	case v == dataplane.DropNoServer:
-		return "dropped in silence: its real server was removed, and net.ipv4.vs.expire_nodest_conn is 0"
-	case v == dataplane.DropAddress:
-		return "dropped: the client's address is one of the director's own"
-	case v == dataplane.DropNoConn:
-		return "dropped: a reset of no connection is not answered"
-	case v == dataplane.DropSIP:
-		return "dropped: no Call-ID, which the service's persistence engine needs"
 	case v == dataplane.DropHeldTimeout:
 		return "held until the server's next hop is resolved"
-	case x.Way != nexthop.Ready && out.Server != nil:
+	case v.Dropped() && x.Way != nexthop.Ready && out.Server != nil:
 		return fmt.Sprintf("dropped, its sender told: the way to %v is %v", out.Server.Addr(), x.Way)
-	case out.Server != nil:
+	case out.Server != nil && !v.Dropped() && !v.Answered():
 		return fmt.Sprintf("sent to %v by %s", out.Server, map[string]string{
 			api.Route: "direct routing", api.Masq: "NAT", api.Tunnel: "tunnel", api.Local: "the director's own stack",
 		}[out.Method])
 	default:
-		return v.String()
+		return v.Meaning()
 	}
 }
