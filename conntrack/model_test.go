@@ -32,6 +32,7 @@ type modelConn struct {
 	packets  uint32
 	deadline int64
 	template *modelTemplate
+	cut      bool
 }
 
 type modelTemplate struct {
@@ -157,6 +158,12 @@ func (m *model) in(f packet.Flow, flags uint8, now int64) (Outcome, *modelConn) 
 		m.dying = append(m.dying, c)
 		return o, nil
 	}
+	if c.cut {
+		if flags&packet.TCPSyn != 0 {
+			return gone(MissReused)
+		}
+		return m.answerCut(c, now)
+	}
 	if f.Proto == uint8(service.TCP) && flags&packet.TCPSyn != 0 || f.Proto == uint8(service.SCTP) && flags == packet.SCTPInit {
 		if m.settings.ExpireNodestConn && c.rs.Weight() == 0 {
 			return gone(MissReused)
@@ -186,13 +193,41 @@ func (m *model) out(f packet.Flow, flags uint8, now int64) (Outcome, *modelConn)
 	if c == nil {
 		return Miss, nil
 	}
+	if c.cut {
+		return m.answerCut(c, now)
+	}
 	m.step(c, Out, flags, now)
 	return Hit, c
+}
+
+func (m *model) answerCut(c *modelConn, now int64) (Outcome, *modelConn) {
+	c.deadline = min(c.deadline, now+int64(m.timeouts[Close]))
+	return Cut, c
+}
+
+// cut ends what rs has. Nothing is dying.
+func (m *model) cut(rs *service.RealServer, now int64) {
+	m.conns = slices.DeleteFunc(m.conns, func(c *modelConn) bool {
+		switch {
+		case c.rs != rs || c.cut:
+			return false
+		case c.flow.Proto != uint8(service.TCP) || c.state == TimeWait || c.state == Close:
+			return true
+		}
+		c.cut, c.state, c.template, c.deadline = true, Close, nil, min(c.deadline, now+int64(100*time.Second))
+		return false
+	})
+	m.lapsed = slices.DeleteFunc(m.lapsed, func(c *modelConn) bool { return c.rs == rs })
+	m.templates = slices.DeleteFunc(m.templates, func(tm *modelTemplate) bool { return tm.rs == rs })
 }
 
 func (m *model) insert(n *NewConn) (Outcome, *modelConn) {
 	m.lapse(n.Now)
 	c := m.find(n.Flow, In)
+	if c != nil && c.cut {
+		m.conns = slices.DeleteFunc(m.conns, func(o *modelConn) bool { return o == c })
+		c = nil
+	}
 	o := Hit
 	if c == nil {
 		o = Inserted
@@ -268,6 +303,9 @@ func (m *model) reconcile(now int64, alive func(ID) bool, complain func(string, 
 // bounds returns the least and the most that rs's counts of active, inactive and templates may be.
 func (m *model) bounds(rs *service.RealServer) (least, most [3]int32) {
 	count := func(n *[3]int32, c *modelConn) {
+		if c.cut {
+			return
+		}
 		if c.rs == rs && c.active() {
 			n[0]++
 		} else if c.rs == rs {
@@ -296,7 +334,7 @@ func (m *model) flush() {
 	}
 	var left []*modelTemplate
 	gone := func(c *modelConn) bool {
-		if c.rs.Available() {
+		if c.rs.Available() || c.cut {
 			return false
 		}
 		left = append(left, c.template)

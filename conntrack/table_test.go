@@ -318,6 +318,8 @@ func TestWorkersTogether(t *testing.T) {
 						rs.SetAvailable(false)
 						w.ExpireRemoved()
 						rs.SetAvailable(true)
+					case 5:
+						w.Cut(only(rs), now)
 					case 4:
 						w.SetTimeouts(time.Duration(1+random.IntN(100))*time.Second, 0, 0)
 					}

@@ -303,7 +303,7 @@ func (tw *twins) configure() {
 
 func (tw *twins) change() {
 	rs := tw.servers[tw.pick(len(tw.servers))]
-	switch tw.pick(4) {
+	switch tw.pick(5) {
 	case 0:
 		rs.SetWeight(0)
 		tw.note("%v weight 0", rs)
@@ -322,6 +322,13 @@ func (tw *twins) change() {
 		tw.settle()
 		tw.m.lapse(tw.now)
 		tw.m.flush()
+	case 4:
+		tw.note("%v cut", rs)
+		tw.settle()
+		tw.m.dying = nil
+		tw.m.lapse(tw.now)
+		tw.Cut(func(x *service.RealServer) bool { return x == rs }, tw.now)
+		tw.m.cut(rs, tw.now)
 	}
 }
 
@@ -410,10 +417,11 @@ func TestTableBehavesAsItsTwin(t *testing.T) {
 }
 
 func FuzzTwin(f *testing.F) {
-	f.Add([]byte{0, 0, 0, 0, 0, 0, 0, 1, 5, 0, 0, 3, 8, 10, 1})       // SYN, ACK, answer, time
-	f.Add([]byte{12, 0, 0, 1, 0, 8, 11, 1, 8, 11, 1, 12, 0, 0, 1})    // template, time, again
-	f.Add([]byte{0, 0, 0, 0, 13, 1, 1, 14, 0, 3, 0, 0, 0, 14, 0, 2})  // SYN, expire_nodest_conn, removal
-	f.Add([]byte{15, 0, 0, 15, 2, 0, 15, 8, 0, 6, 0, 0, 1, 11, 0, 1}) // same client port, three VIPs, one server
+	f.Add([]byte{0, 0, 0, 0, 0, 0, 0, 1, 5, 0, 0, 3, 8, 10, 1})          // SYN, ACK, answer, time
+	f.Add([]byte{12, 0, 0, 1, 0, 8, 11, 1, 8, 11, 1, 12, 0, 0, 1})       // template, time, again
+	f.Add([]byte{0, 0, 0, 0, 13, 1, 1, 14, 0, 3, 0, 0, 0, 14, 0, 2})     // SYN, expire_nodest_conn, removal
+	f.Add([]byte{0, 0, 0, 0, 1, 5, 0, 0, 3, 14, 0, 4, 0, 0, 1, 6, 0, 1}) // SYN, ACK, answer, cut, a packet from each side
+	f.Add([]byte{15, 0, 0, 15, 2, 0, 15, 8, 0, 6, 0, 0, 1, 11, 0, 1})    // same client port, three VIPs, one server
 	f.Fuzz(func(t *testing.T, input []byte) {
 		if len(input) > 4000 {
 			return

@@ -128,3 +128,49 @@ func TestAllocCutConnectionsAllocateNothing(t *testing.T) {
 		}
 	}
 }
+
+// By a tunnel, in IPv6 and with a server that is the host itself it is no different.
+func TestCutByTheOtherWays(t *testing.T) {
+	d := tunnelled(t)
+	d.cutAll()
+	out := d.inject(0, fromClient(t, client, "PA", "data"))
+	if _, h := tcpOf(t, one(t, out[0])); !h.RST || h.Seq != 5000 {
+		t.Errorf("tunnel: the client gets %+v", h)
+	}
+	_, in := inner(t, one(t, out[1]))
+	if h, ok := in.Layer(layers.LayerTypeTCP).(*layers.TCP); !ok || !h.RST || h.Seq != 1000 || len(h.Payload) > 0 {
+		t.Errorf("tunnel: the server gets %v", in)
+	}
+	d.accounted()
+
+	d = newDirector(t, nil)
+	d.serve6(service.TCP, 80, service.Masq)
+	d.inject(0, fromClient6(packet.TCPSyn, nil))
+	d.cutAll()
+	out = d.inject(1, fromServer6(packet.TCPAck|packet.TCPPsh, []byte("data")))
+	for i, p := range []*packet.Packet{decoded(t, one(t, out[0])), decoded(t, one(t, out[1]))} {
+		if p.TCPFlags&packet.TCPRst == 0 || p.Payload != len(p.Frame) {
+			t.Errorf("IPv6, port %d: %+v", i, p)
+		}
+		if i == 0 && (p.Src != packet.AddrFrom(vip6) || p.Dst != packet.AddrFrom(client6.Addr()) || p.TCP().Seq() != 1000) ||
+			i == 1 && (p.Src != packet.AddrFrom(client6.Addr()) || p.Dst != server6(11) || p.TCP().Seq() != 0) {
+			t.Errorf("IPv6, port %d: %v to %v, %d", i, p.Src, p.Dst, p.TCP().Seq())
+		}
+	}
+	d.accounted()
+
+	h := newHosted(t, nil)
+	h.serve(service.TCP, service.Local, "10.9.0.1:8080")
+	h.toHost(fromClient(t, client, "S", ""))
+	h.cutAll()
+	rs := netip.MustParseAddrPort("10.9.0.1:8080")
+	p := wantIP(t, "to the client", one(t, h.fromHost(rs.Addr(), 64, tcp(8080, client.Port(), "PA"))), netip.AddrPortFrom(vip, 80), client, 64)
+	if r := p.Layer(layers.LayerTypeTCP).(*layers.TCP); !r.RST || r.Seq != 1000 {
+		t.Errorf("Local: the client gets %+v", r)
+	}
+	p = wantIP(t, "to the host", one(t, append(h.stack[0].Sent(), h.stack[1].Sent()...)), client, rs, 64)
+	if r := p.Layer(layers.LayerTypeTCP).(*layers.TCP); !r.RST || r.Seq != 5000 {
+		t.Errorf("Local: the host gets %+v", r)
+	}
+	h.accounted()
+}

@@ -349,6 +349,16 @@ func TestRequestsOutOfPlace(t *testing.T) {
 		{"setting with number", "POST", "/v1/sysctl", `{"settings":[{"name":"a","value":1}]}`, 400, BadRequest},
 		{"too many settings", "POST", "/v1/sysctl", `{"settings":[{"name":"a","value":"1"}` +
 			strings.Repeat(`,{"name":"a","value":"1"}`, MaxSettings) + `]}`, 400, BadRequest},
+		{"drain of nobody", "POST", "/v1/drain", `{}`, 400, BadRequest},
+		{"drain by a name", "POST", "/v1/drain", `{"address":"rs1"}`, 400, BadRequest},
+		{"drain with a zone", "POST", "/v1/drain", `{"address":"fe80::1%eth0"}`, 400, BadRequest},
+		{"drain of IPv4 as IPv6", "POST", "/v1/undrain", `{"address":"::ffff:10.0.0.1"}`, 400, BadRequest},
+		{"drain before now", "POST", "/v1/drain", `{"address":"10.0.0.1","withinSeconds":-1}`, 400, BadRequest},
+		{"drain in a year", "POST", "/v1/drain", `{"address":"10.0.0.1","withinSeconds":31536000}`, 400, BadRequest},
+		{"drain in half a service", "POST", "/v1/drain", `{"address":"10.0.0.1","service":{"protocol":"tcp"}}`, 400, BadRequest},
+		{"drain with more", "POST", "/v1/undrain", `{"address":"10.0.0.1","withinSeconds":1}`, 400, BadRequest},
+		{"drain twice", "POST", "/v1/drain", `{"address":"10.0.0.1","address":"10.0.0.2"}`, 400, BadRequest},
+		{"parameters with a drain", "POST", "/v1/drain?address=10.0.0.1", `{"address":"10.0.0.1"}`, 400, BadRequest},
 		{"too long", "POST", "/v1/change", strings.Repeat(" ", MaxBody+1), 413, TooLarge},
 	} {
 		status, reply := raw(t, c, row.method, row.path, row.body)
