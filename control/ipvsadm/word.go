@@ -37,6 +37,8 @@ func (r *run) word(name string, args []string) error {
 		return r.sysctl(args)
 	case "explain":
 		return r.explain(args)
+	case "top":
+		return r.top(args)
 	case "trace":
 		return r.trace(args)
 	case "save":

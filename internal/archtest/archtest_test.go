@@ -30,7 +30,8 @@ var rules = map[string][]string{
 	"dataplane/decap":      {"packet", "dataplane/fragment", "dataplane/tun"},
 	"dataplane":            {"forward", "conntrack", "service", "packet", "dataplane/..."},
 	"control/api":          {"service"},
-	"control/ipvsadm":      {"control/api"},
+	"control/top":          {"control/api"},
+	"control/ipvsadm":      {"control/api", "control/top"},
 	"control":              {"control/api", "dataplane/...", "conntrack", "sched", "service", "packet"},
 	"lab":                  {},
 	"lab/uml":              {},
@@ -52,6 +53,7 @@ var rules = map[string][]string{
 // outside names the modules whose use is confined to some packages.
 var outside = map[string][]string{
 	"github.com/google/gopacket":     {"bench/..."},
+	"github.com/gdamore/tcell/v3":    {"control/top"},
 	"github.com/mdlayher/packet":     {"dataplane/...", "ha/...", "health", "lab/...", "bench/..."},
 	"github.com/vishvananda/netlink": {"dataplane/...", "ha/...", "lab/...", "bench/...", "cmd/uvsd"},
 	"github.com/google/nftables":     {"dataplane/guard", "lab/..."},
