@@ -97,6 +97,7 @@ var wordSyntaxes = []syntax{
 	{name: "drain", help: "empty a real server", operand: theServer, options: append(ofService[:len(ofService):len(ofService)],
 		opt("--by", "when the rest is cut: 5m, 17:30", value("time")), opt("--no-wait", "don't watch it"), asJSON)},
 	{name: "undrain", help: "give a drained server its weight back", operand: theServer, options: append(ofService[:len(ofService):len(ofService)], asJSON)},
+	{name: "top", help: "a live view in the terminal", options: []optionSyntax{opt("-d --interval", "between two looks, such as 2s", value("time"))}},
 	{name: "trace", help: "packets as they pass, with what becomes of them", options: []optionSyntax{
 		opt("--client", "frames from or to it", value("address")), tcpOption, udpOption,
 		opt("--sctp --sctp-service", "the SCTP service", theVIP),

@@ -36,7 +36,7 @@ var mainColumns = []column{
 	{title: "ACTIVE", width: 6, rank: 0},
 	{title: "INACT", width: 6, rank: 2},
 	{title: "CONN/s", width: 6, rank: 0},
-	{title: "IN pkt/s", width: 8, rank: 6},
+	{title: "IN pkt/s", width: 8, rank: 5},
 	{title: "OUT pkt/s", width: 9, rank: 6},
 	{title: "IN B/s", width: 6, rank: 1},
 	{title: "OUT B/s", width: 7, rank: 1},
