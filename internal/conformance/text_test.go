@@ -11,6 +11,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -21,11 +22,14 @@ import (
 // texts is where ipvsadm's own words are, and the kernel's in /proc.
 const texts = "../../testdata/golden/text"
 
-// textChecks say how each recorded file is reproduced: the first pattern that fits counts.
-var textChecks = []struct {
+// textCheck says how the recorded files of a pattern are reproduced.
+type textCheck struct {
 	pattern string
 	check   func(t *testing.T, file string)
-}{
+}
+
+// textChecks are all of them: the first whose pattern fits counts.
+var textChecks = []textCheck{
 	{"00-setup.txt", func(t *testing.T, _ string) { busyMachine(t, nil) }},
 	{"out-00-*.txt", func(t *testing.T, file string) { idleMachine(t).play(file) }},
 	{"out-Z-after-stats.txt", checkZeroed},
@@ -58,12 +62,10 @@ func TestRecordedText(t *testing.T) {
 	if err != nil || len(files) < 102 {
 		t.Fatalf("%d recorded files, %v", len(files), err)
 	}
+	largeNumbers = sync.OnceValue(func() *textMachine { return newLargeNumbers(t) })
 	used := make([]bool, len(textChecks))
 	for _, f := range files {
-		i := slices.IndexFunc(textChecks, func(c struct {
-			pattern string
-			check   func(*testing.T, string)
-		}) bool {
+		i := slices.IndexFunc(textChecks, func(c textCheck) bool {
 			ok, _ := path.Match(c.pattern, f.Name())
 			return ok
 		})
