@@ -65,6 +65,19 @@ virtual=7
         checktype=on
 `
 
+// ldirectordConf6 is a service of IPv6 beside the others. Its check only connects: to ask HTTP by IPv6
+// ldirectord wants a Perl module that its package doesn't depend on.
+const ldirectordConf6 = `
+virtual6=[{VIP6}]:80
+        real6=[{RS1_6}]:{PORT} {METHOD} 2
+        real6=[{RS2_6}]:{PORT} {METHOD} 1
+        scheduler=wlc
+        persistent=120
+        netmask=64
+        protocol=tcp
+        checktype=connect
+`
+
 const healthyNginx = `daemon off;
 user root;
 worker_processes 1;
@@ -79,6 +92,7 @@ http {
 	scgi_temp_path {DIR}/scgi;
 	server {
 		listen {PORT};
+		listen [::]:{PORT};
 		add_header {HEADER} {NAME};
 		location = /health { return 200 "{NAME} is in service\n"; }
 		location / { return 200 "{NAME}\n"; }
@@ -102,6 +116,9 @@ func newGuarded(t *testing.T, cfg rigConfig, quiescent, autoreload string) *guar
 		"{VIP}", r.VIP().String(), "{RS1}", r.RealServers[0].Addr().String(), "{RS2}", r.RealServers[1].Addr().String(),
 		"{PORT}", fmt.Sprint(r.webPort()), "{METHOD}", map[string]string{"-g": "gate", "-m": "masq", "-i": "ipip"}[r.method()],
 		"{443}", map[bool]string{true: "443", false: "8443"}[r.direct], "{QUIESCENT}", quiescent, "{AUTORELOAD}", autoreload,
+	}
+	if cfg.IPv6 {
+		g.conf = append(g.conf, "{VIP6}", r.VIPs6[0].String(), "{RS1_6}", r.RealServers[0].Addr6().String(), "{RS2_6}", r.RealServers[1].Addr6().String())
 	}
 	for n := range r.RealServers {
 		g.serve(n + 1)
@@ -137,18 +154,27 @@ func (g *guarded) fail(n int) {
 // configure writes ldirectord's configuration with a weight for the first real server.
 func (g *guarded) configure(weight int) {
 	g.t.Helper()
-	g.write("/etc/ha.d/ldirectord.cf", ldirectordConf, append(slices.Clone(g.conf), "{WEIGHT}", fmt.Sprint(weight))...)
+	conf := ldirectordConf
+	if g.Config.IPv6 {
+		conf += ldirectordConf6
+	}
+	g.write("/etc/ha.d/ldirectord.cf", conf, append(slices.Clone(g.conf), "{WEIGHT}", fmt.Sprint(weight))...)
 }
 
-// awaitServers waits until the web service has exactly these servers, by their addresses and weights: as many check rounds as
-// it takes, with room for a busy machine.
+// awaitServers waits until the web service has exactly these servers, by their addresses and weights.
 func (g *guarded) awaitServers(when string, want map[string]string) {
+	g.t.Helper()
+	g.awaitServersOf(g.webService(), when, want)
+}
+
+// awaitServersOf is awaitServers for any service: as many check rounds as it takes, with room for a busy machine.
+func (g *guarded) awaitServersOf(service, when string, want map[string]string) {
 	g.t.Helper()
 	var got map[string]string
 	for end := time.Now().Add(time.Minute); ; time.Sleep(50 * time.Millisecond) {
 		got = map[string]string{}
 		for line := range strings.Lines(g.adm("-S", "-n")) {
-			if f := strings.Fields(line); len(f) >= 8 && f[0] == "-a" && f[2] == g.webService() {
+			if f := strings.Fields(line); len(f) >= 8 && f[0] == "-a" && f[2] == service {
 				got[f[4]] = f[7]
 			}
 		}
@@ -156,7 +182,7 @@ func (g *guarded) awaitServers(when string, want map[string]string) {
 			return
 		}
 		if time.Now().After(end) {
-			g.t.Fatalf("%s: still %v, want %v", when, got, want)
+			g.t.Fatalf("%s: %s still has %v, want %v", when, service, got, want)
 		}
 	}
 }
@@ -177,7 +203,7 @@ func TestLdirectord(t *testing.T) {
 		rigConfig
 		quiescent, autoreload string
 	}{
-		{rigConfig{}, "no", "no"},
+		{rigConfig{Config: lab.Config{IPv6: true}}, "no", "no"},
 		{rigConfig{NAT: true}, "yes", "yes"},
 		{rigConfig{TUN: true, Args: []string{"--mac", "interface"}}, "yes", "no"},
 	} {
@@ -204,10 +230,14 @@ virtual6={VIP}
 	scheduler=wrr
 	protocol=tcp
 	checktype=connect
-`, "{VIP}", g.webService(), "{RS1}", g.webServer(1)) // its nginx speaks IPv4 alone
+`, "{VIP}", g.webService(), "{RS1}", g.webServer(1))
+	g.fail(1)
 	g.run("ldirectord", "start")
 	g.awaitServers("at the start", map[string]string{"[::1]:80": "1"})
 	g.answers("at the start", "fallback6")
+	g.serve(1)
+	g.awaitServers("rs1 is back", map[string]string{g.webServer(1): "1"})
+	g.answers("rs1 is back", "rs1")
 	g.run("ldirectord", "stop")
 	eventually(t, "no service is left", func() (bool, any) {
 		rules := g.adm("-S", "-n")
@@ -227,20 +257,35 @@ func ldirectord(t *testing.T, g *guarded, quiescent, autoreload bool) {
 		}
 		return up
 	}
+	// await6 is awaitServers for the service of IPv6, where there is one.
+	await6 := func(when string, want map[int]string) {
+		t.Helper()
+		if !g.Config.IPv6 {
+			return
+		}
+		servers := map[string]string{}
+		for n, weight := range want {
+			servers[netip.AddrPortFrom(g.RealServers[n-1].Addr6(), g.webPort()).String()] = weight
+		}
+		g.awaitServersOf(netip.AddrPortFrom(g.VIPs6[0], 80).String(), when, servers)
+	}
 	g.adm("mark", "add", "7", "--dst", g.VIP().String(), "--proto", "tcp", "--dport", "8443")
 
 	g.configure(2)
 	g.run("ldirectord", "start")
 	g.awaitServers("at the start", map[string]string{rs1: "2", rs2: "1"})
 	g.answers("at the start", "rs1", "rs2")
+	await6("at the start", map[int]string{1: "2", 2: "1"})
 	g.checkListed()
 
 	g.fail(1)
 	g.awaitServers("rs1 is stopped", servers(map[string]string{rs2: "1"}, rs1))
 	g.answers("rs1 is stopped", "rs2")
+	await6("rs1 is stopped", map[int]string{2: "1"})
 	g.serve(1)
 	g.awaitServers("rs1 is back", map[string]string{rs1: "2", rs2: "1"})
 	g.answers("rs1 is back", "rs1", "rs2")
+	await6("rs1 is back", map[int]string{1: "2", 2: "1"})
 
 	g.fail(1)
 	g.fail(2)
