@@ -148,7 +148,7 @@ func (g *guarded) serve(n int) {
 func (g *guarded) fail(n int) {
 	g.t.Helper()
 	must(g.t, g.nginx[n].Process.Signal(syscall.SIGTERM))
-	must(g.t, g.nginx[n].Wait())
+	g.nginx[n].Wait() // with an error if it was not quite up, and so ended by the signal
 }
 
 // configure writes ldirectord's configuration with a weight for the first real server.
