@@ -88,7 +88,7 @@ func newDirector(t testing.TB, change func(*Config)) *director {
 // serve publishes one service with one server per address, latest last, all by method m.
 func (d *director) serve(proto service.Proto, m service.Method, servers ...string) *service.VirtualService {
 	d.t.Helper()
-	port := map[service.Proto]uint16{service.TCP: 80, service.UDP: 53}[proto]
+	port := map[service.Proto]uint16{service.TCP: 80, service.UDP: 53, service.SCTP: 701}[proto]
 	key := service.Key{Proto: proto, Addr: netip.AddrPortFrom(vip, port)}
 	s, err := sched.New("rr", 0)
 	if err != nil {

@@ -357,6 +357,9 @@ func segmentLen(p *packet.Packet, v *packet.Vnet) int { return p.Payload - p.L3 
 func (w *path) transmit(f *link.Frame, p *packet.Packet, hop *nexthop.Hop, sent Verdict) Verdict {
 	q, v := &w.ports[hop.Iface], f.Vnet()
 	forward.Ethernet(p.Frame, hop.Dst, q.mac)
+	if p.Proto == packet.ProtoSCTP && v.NeedsCsum() { // the kernel would take it for TCP's kind
+		forward.CompleteChecksum(p.Frame, v)
+	}
 	ok := true
 	switch {
 	case w.fragment != nil:
