@@ -1,6 +1,7 @@
 package dataplane
 
 import (
+	"bytes"
 	"net/netip"
 	"testing"
 
@@ -142,6 +143,20 @@ func TestUDPOfTheHostByIPv6(t *testing.T) {
 		t.Errorf("the refusal comes from %v and quotes %+v", p.Src, q)
 	}
 	d.accounted()
+}
+
+// A client that asked for a server by another method than NAT is quoted what it sent, to the last bit, as by the kernel.
+func TestHostsErrorQuotesWhatTheClientSent(t *testing.T) {
+	d := newHosted6(t)
+	d.serveLocal6(service.UDP, netip.AddrPortFrom(netip.IPv6Loopback(), 5353))
+	d.plane.Table().Services[0].Servers[0].SetAsked(service.Route)
+	query := query6()
+	given := one(t, d.toHost(query))
+	refused := append([]byte{packet.ICMP6Unreachable, packet.ICMP6CodePort, 0, 0, 0, 0, 0, 0}, given[packet.VnetLen+packet.EthLen:]...)
+	p := decoded(t, one(t, d.fromHost6(loopback6, packet.ProtoICMPv6, refused, 2)))
+	if quote := p.Frame[p.L4+packet.ICMPLen:]; !bytes.Equal(quote, query[packet.EthLen:]) {
+		t.Errorf("quotes %x, want %x", quote, query[packet.EthLen:])
+	}
 }
 
 func TestHostsOwnTrafficByIPv6GoesOn(t *testing.T) {

@@ -50,12 +50,16 @@ func NATErrorOut(p *packet.Packet, v *packet.Vnet, q *packet.Packet, virtual pac
 // virtual service, which NATErrorOut doesn't. It must come before that. IPVS quotes what the client sent unless it was
 // translated, and then with the checksum of the translation.
 func QuoteUntranslated(p *packet.Packet, v *packet.Vnet, q *packet.Packet, virtual packet.Addr, vport uint16) {
-	if q.Proto != packet.ProtoUDP || len(q.Frame) < q.L4+packet.UDPLen || q.UDP().Checksum() == 0 || !q.Is4() {
+	if q.Proto != packet.ProtoUDP || len(q.Frame) < q.L4+packet.UDPLen || q.UDP().Checksum() == 0 {
 		return
+	}
+	addrs := packet.Difference4(q.Dst.V4(), virtual.V4())
+	if !q.Is4() {
+		addrs = packet.Difference6(q.Dst, virtual)
 	}
 	h := q.UDP()
 	old := h.Checksum()
-	h.SetChecksum(notZero(packet.UpdatePort(old, packet.Difference4(q.Dst.V4(), virtual.V4()), q.DstPort, vport)))
+	h.SetChecksum(notZero(packet.UpdatePort(old, addrs, q.DstPort, vport)))
 	if !partial(p, v) {
 		p.ICMP().SetChecksum(packet.Update16(p.ICMP().Checksum(), old, h.Checksum()))
 	}

@@ -176,10 +176,11 @@ func (g *generator) add(v *virtual) string {
 	return strings.TrimSpace(fmt.Sprintf("-A %s %s -s %s %s", v.flag, v.name, v.scheduler, v.options))
 }
 
-// local is a real server that is the director itself. NAT to loopback is not among them, which the kernel drops.
+// local is a real server that is the director itself. NAT to loopback is not among them, which the kernel drops, nor is what may
+// become one-packet scheduling to it: uvs remembers nothing of such packets, and from a loopback address no answer leaves.
 func (g *generator) local(v *virtual, method string) *server {
 	hosts := g.family.own()
-	if method != "-g" {
+	if method != "-g" || v.flag == "-u" {
 		hosts = hosts[:len(hosts)-1]
 	}
 	address := g.serverAddress(v, g.family, 11)
