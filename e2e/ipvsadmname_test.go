@@ -91,6 +91,8 @@ func TestIpvsadmsNameIsTakenAndGivenBack(t *testing.T) {
 		version := fmt.Sprintf("9:%d", i+1)
 		v.pack(dir, version)
 		taken("under a package in " + dir)
+		v.make("install-ipvsadm")
+		taken("once more, under a package in " + dir)
 		v.make("uninstall-ipvsadm")
 		if out := v.run("/sbin/ipvsadm", "-v"); out != version+"\n" {
 			t.Errorf("%s is back, says: %s", version, out)

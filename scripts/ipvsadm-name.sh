@@ -36,9 +36,11 @@ ours() {
 	fi
 }
 
-# divert PATH TO OPTION: has PATH diverted to TO, unless it is.
-divert() {
-	[ "$(dpkg-divert --truename "$1")" = "$2" ] || dpkg-divert --quiet --local "$3" --divert "$2" --add "$1"
+# diverted PATH: it is, by us.
+diverted() {
+	local to
+	to=$(dpkg-divert --truename "$1")
+	[ "$to" = "$1.distrib" ] || [ "$to" = "$1.distrib.usr-is-merged" ]
 }
 
 # undo takes away our links and diversions, as many of them as there are.
@@ -49,9 +51,9 @@ undo() {
 			rm "/sbin/$name"
 		fi
 		for path in "/sbin/$name" "/usr/sbin/$name"; do
-			case $(dpkg-divert --truename "$path") in
-			"$path.distrib" | "$path.distrib.usr-is-merged") dpkg-divert --quiet --local --rename --remove "$path" ;;
-			esac
+			if diverted "$path"; then
+				dpkg-divert --quiet --local --rename --remove "$path"
+			fi
 		done
 	done
 }
@@ -72,7 +74,7 @@ install)
 	for name in "${names[@]}"; do
 		to=.distrib option=--rename
 		for path in $(spellings "$name"); do
-			divert "$path" "$path$to" $option
+			diverted "$path" || dpkg-divert --quiet --local "$option" --divert "$path$to" --add "$path"
 			to=.distrib.usr-is-merged option=--no-rename
 		done
 		ours "/sbin/$name" || { undo; fail "/sbin/$name is in the way"; }
