@@ -21,7 +21,7 @@ func (s *slowPath) arp(q *port, f *link.Frame) Verdict {
 		return PassARP // our own, reflected by a switch or come in by another port on the same segment
 	}
 	if sender := packet.AddrFrom4(a.Sender()); a.Sender() != 0 && s.owns(q, sender) {
-		s.conflict(q, sender, a.SenderMAC())
+		s.conflict(q, sender, a.SenderMAC(), a.Sender() == a.Target())
 	}
 	s.plane.cfg.NextHops.HandleARP(q.index, a)
 	if a.Op() != packet.ARPRequest || !s.owns(q, packet.AddrFrom4(a.Target())) {
@@ -49,10 +49,12 @@ const conflictQuiet = 10 * time.Second
 // conflict tells the operator that another station claims an address of ours, and everybody else that it is ours. Most
 // often that is a real server which has the VIP on its loopback and names it in its own ARP requests; of IPv6, one that has
 // it on its Ethernet interface. On a segment where the address isn't announced, being at home on another, that harms nobody.
-func (s *slowPath) conflict(q *port, a packet.Addr, mac packet.MAC) {
+// announces says that the station announces the address rather than merely names or answers for it.
+func (s *slowPath) conflict(q *port, a packet.Addr, mac packet.MAC, announces bool) {
 	if !s.announce.knows(announced{a, q.index}) {
 		return
 	}
+	s.plane.claims.note(Claim{Addr: a, Port: q.index, Station: mac}, announces)
 	s.announce.defend(announced{a, q.index}, s.now)
 	if s.lastConflict != 0 && s.now-s.lastConflict < int64(conflictQuiet) {
 		return
@@ -99,7 +101,7 @@ func (s *slowPath) addresses() map[announced]bool {
 // everywhere calls yield for the addresses that uvs has on all ports alike.
 func (s *slowPath) everywhere(yield func(packet.Addr) bool) {
 	s.table.VIPs(yield)
-	for _, a := range s.masq {
+	for _, a := range s.own {
 		yield(a)
 	}
 }

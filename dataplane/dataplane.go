@@ -85,6 +85,8 @@ type Config struct {
 	// MasqueradeAddrs are the sources under which MasqueradeInnerTraffic sends, at most one of each family; where there is
 	// none it is the family's lowest VIP.
 	MasqueradeAddrs []netip.Addr
+	// ProbeAddrs are addresses of ours that probes are sent from, owned on their segments like virtual addresses. See Probe.
+	ProbeAddrs []netip.Addr
 	// AnnounceInterval is the time between announcements of each address, by gratuitous ARP or unsolicited neighbour
 	// advertisement; 0 means 30 s, negative none.
 	AnnounceInterval time.Duration
@@ -111,6 +113,8 @@ type Plane struct {
 	mtus    pathMTUs // to real servers behind tunnels
 	narrow  pathMTUs // to clients of the host's own stack
 	ftp     *ftp.Tracker
+	probes  probes
+	claims  claims
 	running atomic.Bool
 }
 

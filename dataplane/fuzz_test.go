@@ -28,6 +28,8 @@ func FuzzReceive(f *testing.F) {
 	f.Add(append(first, last...), uint16(len(first)), uint8(0), uint8(0), uint16(0)) // a datagram in two fragments
 	f.Add(arpRequest(gatewayMAC, gateway4, vip4), uint16(0), uint8(0), uint8(0), uint16(0))
 	f.Add(fromInside(f, 11, 33000, 443, "S"), uint16(0), uint8(0), uint8(2|2<<2), uint16(0)) // to be masqueraded
+	seg := &layers.TCP{SrcPort: 8080, DstPort: fuzzPort, SYN: true, ACK: true}
+	f.Add(frame(f, serverMAC(11), rsMAC, &layers.IPv4{SrcIP: []byte{10, 1, 0, 11}, DstIP: prober.AsSlice()}, seg), uint16(0), uint8(0), uint8(2), uint16(0))
 	f.Fuzz(func(t *testing.T, data []byte, cut uint16, gso, flags uint8, start uint16) {
 		d := newDirector(t, func(c *Config) { c.Inner = InnerPolicy(flags >> 2 % 3) })
 		d.serve(service.TCP, service.Masq, "10.1.0.11:8080")
@@ -36,6 +38,9 @@ func FuzzReceive(f *testing.F) {
 		if flags&0x40 != 0 {
 			d.narrow(int(start))
 		}
+		p := probeOf(service.Masq) // waits for an answer that may be among this
+		b := d.plane.probes.open(&p)
+		d.plane.probes.rename(b, fuzzPort)
 		for i := 0; len(data) > 0 && i < 64; i++ {
 			n := len(data)
 			if cut > 0 && int(cut) < n {
@@ -62,6 +67,18 @@ func FuzzReceive(f *testing.F) {
 			t.Errorf("%d frames still held after a minute", s.Held)
 		}
 	})
+}
+
+// fuzzPort is the local port of the probe that FuzzReceive has waiting.
+const fuzzPort = 40000
+
+// rename gives a waiting probe another local port.
+func (ps *probes) rename(b *probe, port uint16) {
+	ps.close(b)
+	b.query.SrcPort = port
+	ps.ports[port/64].Or(1 << (port % 64))
+	ps.flows[b.answerFlow()] = b
+	ps.waiting.Add(1)
 }
 
 // mendIPv4 gives a frame the IP checksum that gets it past the first gate.

@@ -41,7 +41,7 @@ func (s *slowPath) discovery(q *port, f *link.Frame) Verdict {
 		claimed = n.Target
 	}
 	if !claimed.IsZero() && s.owns(q, claimed) {
-		s.conflict(q, claimed, from)
+		s.conflict(q, claimed, from, false)
 	}
 	s.plane.cfg.NextHops.HandleNDP(q.index, &n)
 	if n.Type != packet.ICMP6NeighbourSolicit || !s.owns(q, n.Target) {

@@ -57,6 +57,7 @@ type path struct {
 	quoted   packet.Packet
 	conn     conntrack.Conn
 	masq     []packet.Addr // the addresses configured for masquerading, which are ours
+	own      []packet.Addr // those, and the ones that probes are sent from
 	opening  opening
 	create   conntrack.NewConn
 	template conntrack.NewTemplate
@@ -92,6 +93,10 @@ func (w *path) init(p *Plane, tx []link.Link) {
 		for _, a := range p.cfg.MasqueradeAddrs {
 			w.masq = append(w.masq, packet.AddrFrom(a))
 		}
+	}
+	w.own = slices.Clone(w.masq)
+	for _, a := range p.cfg.ProbeAddrs {
+		w.own = append(w.own, packet.AddrFrom(a))
 	}
 	for _, l := range []*forward.Limiter{&w.errors, &w.resets} {
 		l.Set(float64(p.cfg.AnswersPerSecond), p.cfg.AnswersPerSecond)
@@ -153,6 +158,9 @@ func (w *path) answer() []byte {
 // has real servers behind it, else of a client's packet.
 func (w *path) ip(q *port, f *link.Frame, k *conntrack.Key) Verdict {
 	p := w.pkt
+	if w.plane.probes.waiting.Load() != 0 && w.probed(q, f) {
+		return AnsweredProbe
+	}
 	if q.host {
 		return w.fromStack(q, f, k)
 	}
@@ -417,10 +425,10 @@ func (w *path) needHeads(n int) {
 	}
 }
 
-// owns says that a is an address that uvs has on port q: a VIP, an address for masquerading, or a gateway address of that
-// segment.
+// owns says that a is an address that uvs has on port q: a VIP, an address for masquerading or probes, or a gateway address of
+// that segment.
 func (w *path) owns(q *port, a packet.Addr) bool {
-	if w.table.IsVIP(a) || slices.Contains(w.masq, a) {
+	if w.table.IsVIP(a) || slices.Contains(w.own, a) {
 		return true
 	}
 	for _, g := range q.gateways {

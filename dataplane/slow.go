@@ -24,14 +24,15 @@ const (
 // same code as the workers on whole datagrams.
 type slowPath struct {
 	path
-	queue    chan queued
-	asks     chan ask
-	woken    chan struct{}
-	retry    atomic.Bool
-	unsent   atomic.Uint64 // questions that found asks full
-	gather   *fragment.Gatherer
-	announce announcer
-	groups   []listener // by port
+	queue      chan queued
+	asks       chan ask
+	injections chan *injection
+	woken      chan struct{}
+	retry      atomic.Bool
+	unsent     atomic.Uint64 // questions that found asks full
+	gather     *fragment.Gatherer
+	announce   announcer
+	groups     []listener // by port
 
 	ftpSweepAt   int64
 	lastConflict int64 // last time one about addresses was logged
@@ -55,10 +56,11 @@ func newSlowPath(p *Plane) (*slowPath, error) {
 		return nil, err
 	}
 	s := &slowPath{
-		queue:  make(chan queued, slowQueue),
-		asks:   make(chan ask, askQueue),
-		woken:  make(chan struct{}, 1),
-		gather: fragment.New(fragment.Limits{}),
+		queue:      make(chan queued, slowQueue),
+		injections: make(chan *injection, probeQueue),
+		asks:       make(chan ask, askQueue),
+		woken:      make(chan struct{}, 1),
+		gather:     fragment.New(fragment.Limits{}),
 	}
 	s.path.init(p, links)
 	s.announce.init(p.cfg.AnnounceInterval)
@@ -115,6 +117,8 @@ func (s *slowPath) run(ctx context.Context) error {
 			s.step(BootTime(), &q)
 		case a := <-s.asks:
 			s.ask(a)
+		case in := <-s.injections:
+			s.inject(in, BootTime())
 		case <-s.woken:
 			s.step(BootTime(), nil)
 		case <-tick.C:
@@ -158,6 +162,7 @@ func (s *slowPath) step(now int64, first *queued) {
 		s.verdicts[DropFragment] += uint64(n)
 	}
 	s.announceDue()
+	s.inquire()
 	s.listenersDue()
 	s.ftpSweep()
 	s.mu.Unlock()

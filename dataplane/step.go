@@ -13,6 +13,9 @@ func (p *Plane) Step(now int64) (busy bool) {
 	case a := <-p.slow.asks:
 		p.slow.ask(a)
 		return true
+	case in := <-p.slow.injections:
+		p.slow.inject(in, now)
+		return true
 	default:
 		p.slow.step(now, nil)
 		return busy

@@ -19,6 +19,10 @@ func (w *path) tunnelError(h *packet.ICMP, quote []byte) Verdict {
 		return verdictNone
 	}
 	kind, port, inner := quotedInner(proto, rest)
+	if inner != nil && w.plane.probes.waiting.Load() != 0 &&
+		w.probeError(inner, ProbeAnswer{From: w.pkt.Src, Station: (*packet.Eth)(w.pkt.Frame).Src()}) {
+		return AnsweredProbe
+	}
 	c, q := &w.conn, &w.quoted
 	if inner == nil || !packet.DecodeQuoted(inner, q) || !w.plane.cfg.Conns.Find(&q.Flow, conntrack.In, w.now, c) ||
 		c.Method != service.Tunnel || c.Server != server {

@@ -26,6 +26,7 @@ const (
 	AnsweredReset   // refused with a TCP reset
 	AnsweredICMP    // refused with an ICMP error
 	AnsweredCut     // of a connection that drain cut: both ends get a reset
+	AnsweredProbe   // itself an answer, to a probe of ours
 
 	PassForeignMAC // addressed to another station's MAC
 	PassGroup      // broadcast or multicast that uvs doesn't handle
@@ -88,6 +89,7 @@ var verdictNames = [numVerdicts]string{
 	AnsweredReset:    "answered-reset",
 	AnsweredICMP:     "answered-icmp",
 	AnsweredCut:      "answered-cut",
+	AnsweredProbe:    "probe-answer",
 	PassForeignMAC:   "foreign-mac",
 	PassGroup:        "group-mac",
 	PassVLAN:         "vlan-tagged",
@@ -139,7 +141,7 @@ func (v Verdict) String() string {
 // Dropped says that the verdict is a drop.
 func (v Verdict) Dropped() bool { return v >= firstDrop }
 
-// Answered says that uvs replied by itself.
+// Answered says that uvs dealt with the frame by itself: it replied, or had asked for it.
 func (v Verdict) Answered() bool { return v >= AnsweredARP && v < firstPass }
 
 // Passed says that the frame was none of uvs's business.

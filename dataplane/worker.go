@@ -206,6 +206,9 @@ func (w *worker) notToUs(q *port, f *link.Frame, eth *packet.Eth, p *packet.Pack
 	switch {
 	case !eth.Dst().IsGroup():
 		if f.Type == unix.PACKET_HOST {
+			if w.plane.probes.waiting.Load() != 0 {
+				w.astray(q, f)
+			}
 			return w.toHost(f)
 		}
 		return PassForeignMAC

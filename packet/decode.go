@@ -276,3 +276,23 @@ func DecodeQuotedIP(b []byte) (proto uint8, dst Addr, payload []byte, ok bool) {
 	}
 	return h.Proto(), AddrFrom4(h.Dst()), b[n:], true
 }
+
+// DecodeQuotedEcho reads the flow of the echo request that an ICMP error quotes, starting at b: SrcPort is its identifier,
+// DstPort 0. ok is false if the quote is too short for that, or of anything else.
+func DecodeQuotedEcho(b []byte) (f Flow, ok bool) {
+	proto, dst, rest, ok := DecodeQuotedIP(b)
+	if !ok || len(rest) < ICMPLen {
+		return f, false
+	}
+	h := (*ICMP)(rest)
+	f = Flow{Dst: dst, SrcPort: h.ID(), Proto: proto}
+	switch {
+	case dst.Is4() && proto == ProtoICMP && h.Type() == ICMPEcho:
+		f.Src = AddrFrom4((*IPv4)(b).Src())
+	case !dst.Is4() && proto == ProtoICMPv6 && h.Type() == ICMP6Echo:
+		f.Src = (*IPv6)(b).Src()
+	default:
+		return f, false
+	}
+	return f, true
+}

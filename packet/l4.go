@@ -78,6 +78,9 @@ func (h *TCP) SetHeaderLen(n int) { h[12] = byte(n/4)<<4 | h[12]&15 }
 // SetFlags replaces the set of TCP* flags.
 func (h *TCP) SetFlags(f uint8) { h[13] = f }
 
+// SetWindow replaces the receive window as it stands in the header, unscaled.
+func (h *TCP) SetWindow(n uint16) { binary.BigEndian.PutUint16(h[14:16], n) }
+
 // Checksum is the checksum field as it stands.
 func (h *TCP) Checksum() uint16 { return binary.BigEndian.Uint16(h[16:18]) }
 
@@ -210,6 +213,9 @@ func (h *ICMP) SetType(typ, code uint8) { h[0], h[1] = typ, code }
 
 // SetRest replaces the four bytes behind the checksum, zero in most errors; the checksum is not updated.
 func (h *ICMP) SetRest(n uint32) { binary.BigEndian.PutUint32(h[4:8], n) }
+
+// ID is the identifier of an echo request or reply (RFC 792, RFC 4443 section 4.1).
+func (h *ICMP) ID() uint16 { return binary.BigEndian.Uint16(h[4:6]) }
 
 // MTU is the next hop's MTU in a fragmentation-needed message (RFC 1191 section 4).
 func (h *ICMP) MTU() int { return int(binary.BigEndian.Uint16(h[6:8])) }

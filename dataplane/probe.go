@@ -1,0 +1,310 @@
+package dataplane
+
+import (
+	"context"
+	"math/rand/v2"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"uvs/conntrack"
+	"uvs/dataplane/nexthop"
+	"uvs/forward"
+	"uvs/packet"
+	"uvs/service"
+)
+
+// A probe is a packet of our own that goes to one chosen real server by the code that forwards clients' packets, and whose
+// answer is taken out of the packet path, wherever it comes in:
+//
+//	Plane.Probe --> probes.open ---> slow path: path.deliver --> wire
+//	      ^                                                        |
+//	      +------ probe.answers <--- path.probed (any worker) <----+
+//
+// It meets no scheduler, makes no connection and is counted nowhere; what answers it is counted as AnsweredProbe. For the
+// worker it costs one load of a word per packet, and while probes are out a look into a bitmap by the packet's ports.
+
+// ProbeKind is what a probe asks.
+type ProbeKind uint8
+
+// The kinds.
+const (
+	ProbeConnect  ProbeKind = iota // a SYN, whose SYN+ACK is answered by a reset: the server's program never comes to know
+	ProbeEcho                      // an ICMP echo request
+	ProbeDatagram                  // a UDP datagram without payload
+)
+
+// Probe says what is sent, where and how.
+type Probe struct {
+	Kind ProbeKind
+	// From is the source: an address that uvs owns and whose answers come back to it, such as one of Config.ProbeAddrs.
+	From packet.Addr
+	// To and Port are what a client would address: the virtual service. Echo requests have no port.
+	To   packet.Addr
+	Port uint16
+	// Server and ServerPort are the real server's, Method the way to it: DR, TUN or NAT. RS is its slot in the table's
+	// ServerIndex, or service.NoServer: then TUN is IP-in-IP.
+	Server     packet.Addr
+	ServerPort uint16
+	Method     service.Method
+	RS         uint32
+	// Len is the length of the IP packet in bytes, of an echo request; 0 is the shortest. Uncut forbids to fragment it.
+	Len   int
+	Uncut bool
+	// Tries is how often it is sent, Interval how long each waits for its answer. 0 means 3, and 500 ms.
+	Tries    int
+	Interval time.Duration
+}
+
+// Direct is a probe of an address itself, by the director's route to it.
+func Direct(kind ProbeKind, from, to packet.Addr, port uint16) Probe {
+	return Probe{Kind: kind, From: from, To: to, Port: port, Server: to, ServerPort: port, Method: service.Route, RS: service.NoServer}
+}
+
+// ProbeOutcome is what became of a probe.
+type ProbeOutcome uint8
+
+// The outcomes.
+const (
+	ProbeSilent   ProbeOutcome = iota // nothing came back
+	ProbeNoWay                        // it could not be sent: see ProbeResult.Way and Verdict
+	ProbeAccepted                     // SYN+ACK
+	ProbeRefused                      // a reset
+	ProbeEchoed                       // echo reply
+	ProbeReplied                      // a UDP datagram
+	ProbeError                        // an ICMP error: Type, Code, MTU
+	ProbeReturned                     // the probe itself came back: the server forwarded it
+	ProbeAstray                       // its answer was sent to the host's own MAC address
+)
+
+// ProbeAnswer is what came back first.
+type ProbeAnswer struct {
+	Outcome ProbeOutcome
+	// From is the answer's source: of an ICMP error the station that sent it.
+	From packet.Addr
+	// Station is the MAC address that the frame came from, Port the one that it came in by.
+	Station packet.MAC
+	Port    int
+	// Type and Code are the ICMP error's, MTU what it says if it is about the length.
+	Type, Code uint8
+	MTU        int
+
+	ack uint32 // of ProbeAccepted: the sequence number that a reset must have
+}
+
+// ProbeResult is an answer and how the probe went.
+type ProbeResult struct {
+	ProbeAnswer
+	// Way is what is known of the way to the server, Hop the way if it is nexthop.Ready.
+	Way nexthop.Status
+	Hop *nexthop.Hop
+	// Verdict is how the packet path sent the probe.
+	Verdict Verdict
+	// Took is the time from the last sending to the answer.
+	Took time.Duration
+}
+
+// final says that no better answer is to be waited for.
+func (o ProbeOutcome) final() bool { return o >= ProbeAccepted && o <= ProbeError }
+
+const (
+	probeTries    = 3
+	probeInterval = 500 * time.Millisecond
+	probeResolve  = 50 * time.Millisecond // between two looks at a next hop that is being resolved
+	probeQueue    = 64
+	// Local ports of probes, from where Linux takes its own by default.
+	probePorts     = 28232
+	probeFirstPort = 32768
+)
+
+// probes are those that wait for their answers.
+type probes struct {
+	waiting atomic.Int32
+	ports   [1 << 16 / 64]atomic.Uint64 // the bits of local ports in use
+	mu      sync.Mutex
+	flows   map[packet.Flow]*probe // by the answer's flow
+}
+
+// probe is one of them.
+type probe struct {
+	query   forward.Query
+	conn    conntrack.Conn
+	answers chan ProbeAnswer
+}
+
+// injection is a packet on its way to the slow path, which sends it.
+type injection struct {
+	probe *probe
+	flags uint8  // of a segment other than the probe itself
+	seq   uint32 // likewise
+	sent  chan ProbeResult
+}
+
+// Probe sends a probe and waits for what comes back. It returns at the latest when Tries times Interval have passed, or the
+// next hop didn't resolve for as long, or ctx ended. It may be called by many goroutines; Run must be running.
+func (p *Plane) Probe(ctx context.Context, pr *Probe) ProbeResult {
+	tries, interval := pr.Tries, pr.Interval
+	if tries <= 0 {
+		tries = probeTries
+	}
+	if interval <= 0 {
+		interval = probeInterval
+	}
+	b := p.probes.open(pr)
+	if b == nil {
+		return ProbeResult{ProbeAnswer: ProbeAnswer{Outcome: ProbeNoWay}}
+	}
+	defer p.probes.close(b)
+	last := ProbeResult{ProbeAnswer: ProbeAnswer{Outcome: ProbeNoWay}}
+	end := time.NewTimer(time.Duration(tries) * interval)
+	defer end.Stop()
+	for try := 0; try < tries; {
+		r, ok := p.inject(ctx, &injection{probe: b, flags: packet.TCPSyn, seq: b.query.Seq, sent: make(chan ProbeResult, 1)})
+		if !ok {
+			return last
+		}
+		wait := interval
+		if r.Hop == nil {
+			wait = probeResolve
+			if r.Way != nexthop.Pending {
+				wait = interval // it may come back
+				try++
+			}
+		} else {
+			try++
+		}
+		r.Outcome = ProbeNoWay
+		if sentOn(r.Verdict) {
+			r.Outcome = ProbeSilent
+		}
+		if last.Outcome < ProbeReturned {
+			last = r
+		}
+		if !p.awaitAnswer(ctx, b, wait, end, &last) {
+			break
+		}
+	}
+	return last
+}
+
+// sentOn says that a verdict of path.deliver means that the packet left.
+func sentOn(v Verdict) bool { return v == ForwardedDR || v == ForwardedNAT || v == ForwardedTUN }
+
+// awaitAnswer waits for an answer, and is false if the probe is over.
+func (p *Plane) awaitAnswer(ctx context.Context, b *probe, wait time.Duration, end *time.Timer, last *ProbeResult) bool {
+	began := time.Now()
+	next := time.NewTimer(wait)
+	defer next.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return false
+		case <-end.C:
+			return false
+		case <-next.C:
+			return true
+		case a := <-b.answers:
+			last.ProbeAnswer, last.Took = a, time.Since(began)
+			if a.Outcome == ProbeAccepted { // the server forgets it, as if the client had thought better of it
+				p.inject(ctx, &injection{probe: b, flags: packet.TCPRst, seq: a.ack, sent: make(chan ProbeResult, 1)})
+			}
+			if a.Outcome.final() {
+				return false
+			}
+		}
+	}
+}
+
+// inject has the slow path send a packet, and is false if ctx ended before.
+func (p *Plane) inject(ctx context.Context, in *injection) (ProbeResult, bool) {
+	select {
+	case p.slow.injections <- in:
+	case <-ctx.Done():
+		return ProbeResult{}, false
+	}
+	select {
+	case r := <-in.sent:
+		return r, true
+	case <-ctx.Done():
+		return ProbeResult{}, false
+	}
+}
+
+// open registers a probe under a local port that no other has, nil if there is none.
+func (ps *probes) open(pr *Probe) *probe {
+	b := &probe{answers: make(chan ProbeAnswer, 4)}
+	b.conn = conntrack.Conn{
+		Client: pr.From, Virtual: pr.To, Server: pr.Server, VirtualPort: pr.Port, ServerPort: pr.ServerPort,
+		Method: pr.Method, Service: service.NoServer, RS: pr.RS,
+	}
+	b.query = forward.Query{
+		Flow: packet.Flow{Src: pr.From, Dst: pr.To, DstPort: pr.Port, Proto: packet.ProtoTCP},
+		Seq:  rand.Uint32(), Len: pr.Len, Uncut: pr.Uncut,
+	}
+	switch {
+	case pr.Kind == ProbeDatagram:
+		b.query.Proto = packet.ProtoUDP
+	case pr.Kind == ProbeEcho && pr.To.Is4():
+		b.query.Proto, b.query.DstPort = packet.ProtoICMP, 0
+	case pr.Kind == ProbeEcho:
+		b.query.Proto, b.query.DstPort = packet.ProtoICMPv6, 0
+	}
+	ps.mu.Lock()
+	defer ps.mu.Unlock()
+	for range probePorts {
+		port := uint16(probeFirstPort + rand.N(probePorts))
+		if ps.hasPort(port) {
+			continue
+		}
+		b.query.SrcPort, b.conn.ClientPort = port, port
+		ps.ports[port/64].Or(1 << (port % 64))
+		if ps.flows == nil {
+			ps.flows = make(map[packet.Flow]*probe)
+		}
+		ps.flows[b.answerFlow()] = b
+		ps.waiting.Add(1)
+		return b
+	}
+	return nil
+}
+
+func (ps *probes) close(b *probe) {
+	ps.mu.Lock()
+	defer ps.mu.Unlock()
+	port := b.query.SrcPort
+	ps.ports[port/64].And(^(uint64(1) << (port % 64)))
+	delete(ps.flows, b.answerFlow())
+	ps.waiting.Add(-1)
+}
+
+// answerFlow is the flow of what the server answers, as it comes in.
+func (b *probe) answerFlow() packet.Flow {
+	f := b.query.Flow.Reverse()
+	if b.conn.Method == service.Masq {
+		f.Src = b.conn.Server
+		if f.SrcPort != 0 {
+			f.SrcPort = b.conn.ServerPort
+		}
+	}
+	return f
+}
+
+func (ps *probes) hasPort(port uint16) bool { return ps.ports[port/64].Load()&(1<<(port%64)) != 0 }
+
+// find returns the probe that packets of a flow answer, or nil.
+func (ps *probes) find(f packet.Flow) *probe {
+	if !ps.hasPort(f.DstPort) {
+		return nil
+	}
+	ps.mu.Lock()
+	defer ps.mu.Unlock()
+	return ps.flows[f]
+}
+
+// tell hands an answer to whoever waits for it.
+func (b *probe) tell(a ProbeAnswer) {
+	select {
+	case b.answers <- a:
+	default: // it has answers enough
+	}
+}
