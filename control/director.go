@@ -77,6 +77,8 @@ type Config struct {
 	Explain func(q *dataplane.Question, now int64) dataplane.Explanation
 	// Trace begins a trace of the packet path. nil: it cannot be traced.
 	Trace func(dataplane.TraceFilter) (*dataplane.Trace, error)
+	// Doctor asks the network for mistakes around the director. nil: nobody can.
+	Doctor func(ctx context.Context) (*api.Diagnosis, error)
 	// FillStatus fills in what control doesn't know of: everything but Revision and the counts of services, servers,
 	// connections and templates. nil: nothing.
 	FillStatus func(*api.Status)

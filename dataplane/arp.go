@@ -23,6 +23,7 @@ func (s *slowPath) arp(q *port, f *link.Frame) Verdict {
 	if sender := packet.AddrFrom4(a.Sender()); a.Sender() != 0 && s.owns(q, sender) {
 		s.conflict(q, sender, a.SenderMAC(), a.Sender() == a.Target())
 	}
+	s.plane.signs.tell(announced{packet.AddrFrom4(a.Sender()), q.index})
 	s.plane.cfg.NextHops.HandleARP(q.index, a)
 	if a.Op() != packet.ARPRequest || !s.owns(q, packet.AddrFrom4(a.Target())) {
 		return PassARP

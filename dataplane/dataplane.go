@@ -115,6 +115,7 @@ type Plane struct {
 	ftp     *ftp.Tracker
 	probes  probes
 	claims  claims
+	signs   signs
 	running atomic.Bool
 }
 

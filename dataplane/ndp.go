@@ -43,6 +43,7 @@ func (s *slowPath) discovery(q *port, f *link.Frame) Verdict {
 	if !claimed.IsZero() && s.owns(q, claimed) {
 		s.conflict(q, claimed, from, false)
 	}
+	s.plane.signs.tell(announced{claimed, q.index})
 	s.plane.cfg.NextHops.HandleNDP(q.index, &n)
 	if n.Type != packet.ICMP6NeighbourSolicit || !s.owns(q, n.Target) {
 		return PassNDP

@@ -104,8 +104,8 @@ type ProbeResult struct {
 	Took time.Duration
 }
 
-// final says that no better answer is to be waited for.
-func (o ProbeOutcome) final() bool { return o >= ProbeAccepted && o <= ProbeError }
+// Final says that no better answer is to be waited for.
+func (o ProbeOutcome) Final() bool { return o >= ProbeAccepted && o <= ProbeError }
 
 const (
 	probeTries    = 3
@@ -187,6 +187,10 @@ func (p *Plane) Probe(ctx context.Context, pr *Probe) ProbeResult {
 	return last
 }
 
+// PathMTU is the longest packet that is known to reach an address by a way that carries mtu: less if a router said so about
+// what went there through a tunnel.
+func (p *Plane) PathMTU(to packet.Addr, mtu int) int { return p.mtus.limit(to, mtu, BootTime()) }
+
 // sentOn says that a verdict of path.deliver means that the packet left.
 func sentOn(v Verdict) bool { return v == ForwardedDR || v == ForwardedNAT || v == ForwardedTUN }
 
@@ -208,7 +212,7 @@ func (p *Plane) awaitAnswer(ctx context.Context, b *probe, wait time.Duration, e
 			if a.Outcome == ProbeAccepted { // the server forgets it, as if the client had thought better of it
 				p.inject(ctx, &injection{probe: b, flags: packet.TCPRst, seq: a.ack, sent: make(chan ProbeResult, 1)})
 			}
-			if a.Outcome.final() {
+			if a.Outcome.Final() {
 				return false
 			}
 		}
@@ -282,7 +286,7 @@ func (b *probe) answerFlow() packet.Flow {
 	f := b.query.Flow.Reverse()
 	if b.conn.Method == service.Masq {
 		f.Src = b.conn.Server
-		if f.SrcPort != 0 {
+		if f.Proto == packet.ProtoTCP || f.Proto == packet.ProtoUDP {
 			f.SrcPort = b.conn.ServerPort
 		}
 	}

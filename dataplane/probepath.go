@@ -146,6 +146,10 @@ func (s *slowPath) sendProbe(in *injection) (r ProbeResult) {
 		r.Verdict = DropTooBig // rather than that deliver tells us so
 		return r
 	}
-	r.Verdict = s.deliver(q, &f, s.pkt, c)
+	held := len(s.held)
+	if r.Verdict = s.deliver(q, &f, s.pkt, c); len(s.held) > held {
+		s.held = s.held[:held] // its next hop was lost at this very moment
+		r.Verdict = DropHeldTimeout
+	}
 	return r
 }

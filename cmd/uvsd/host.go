@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"slices"
 	"time"
 
 	"github.com/vishvananda/netlink"
@@ -105,7 +106,7 @@ func (d *daemon) gateways() []guard.Gateway {
 // unwanted is what the host's stack has to be kept off for a table.
 func (d *daemon) unwanted(t *service.Table) guard.Desired {
 	want := guard.Desired{Gateways: d.gateways()}
-	want.VIPs = append(want.VIPs, d.o.masquerade...)
+	want.VIPs = append(append(want.VIPs, d.o.masquerade...), d.o.probes...)
 	for a := range t.VIPs {
 		want.VIPs = append(want.VIPs, a.Netip())
 	}
@@ -165,10 +166,11 @@ func (d *daemon) warn(f guard.Finding) {
 // checkAddresses looks at each virtual address when it appears, and at the gateway addresses: the host must not have them.
 func (d *daemon) checkAddresses(ctx context.Context) error {
 	checked := make(map[netip.Addr]bool)
-	gateways := d.gateways()
+	gateways, probes := d.gateways(), d.o.probes
 	for {
 		cfg := d.checkConfig()
 		cfg.Gateways, gateways = gateways, nil
+		cfg.VIPs, probes = slices.Clone(probes), nil
 		cfg.ProbeTime = -1 // the packet path asks the network, under the addresses' own MAC: see conflict
 		now := make(map[netip.Addr]bool)
 		for a := range d.plane.Table().VIPs {

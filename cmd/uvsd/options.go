@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"net/netip"
+	"slices"
 	"strings"
 	"time"
 
@@ -24,6 +25,7 @@ type options struct {
 	gateways       []gateway
 	inner          dataplane.InnerPolicy
 	masquerade     []netip.Addr
+	probes         []netip.Addr
 	socket         string
 	stateDir       string
 	table          string
@@ -89,6 +91,11 @@ func parseOptions(args []string, out io.Writer) (*options, error) {
 		o.masquerade = append(o.masquerade, a)
 		return err
 	})
+	fs.Func("probe-address", "source `address` of probes through the virtual addresses (uvsadm doctor), a free one of a segment, owned by uvsd; may be repeated, for each segment and family", func(s string) error {
+		a, err := netip.ParseAddr(s)
+		o.probes = append(o.probes, a)
+		return err
+	})
 	fs.StringVar(&o.socket, "socket", "/run/uvs/uvsd.sock", "`path` of the control socket")
 	fs.StringVar(&o.stateDir, "state-dir", "/var/lib/uvs", "reserved: `directory` of the state that outlives the process")
 	fs.StringVar(&o.table, "table", "/dev/shm/uvs", "reserved: `path` of the connection table that outlives the process")
@@ -148,6 +155,14 @@ func (o *options) check(rest []string) error {
 			return fmt.Errorf("--masquerade-address %v is the second of its family", a)
 		}
 		families[a.BitLen()] = true
+	}
+	for i, a := range o.probes {
+		switch {
+		case !a.IsGlobalUnicast() || a.Zone() != "" || a.Is4In6():
+			return fmt.Errorf("--probe-address %v is not an address that a host can have and others reach", a)
+		case slices.Contains(o.probes[:i], a):
+			return fmt.Errorf("--probe-address names %v twice", a)
+		}
 	}
 	seen := make(map[string]bool)
 	for _, name := range o.interfaces {

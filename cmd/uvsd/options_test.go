@@ -32,6 +32,9 @@ func TestWrongOptionsAreRefusedWithASentence(t *testing.T) {
 		{append(gateway[:4:4], "--inner-traffic", "masquerade", "--masquerade-address", "2001:db8::1", "--masquerade-address", "2001:db8::2"), "second of its family"},
 		{append(gateway[:4:4], "--inner-traffic", "masquerade", "--masquerade-address", "fe80::1"), "others reach"},
 		{append(gateway[:4:4], "--inner-traffic", "masquerade", "--masquerade-address", "224.0.0.1"), "not an address"},
+		{append(gateway[:4:4], "--probe-address", "192.0.2.50", "--probe-address", "2001:db8::50"), ""},
+		{append(gateway[:4:4], "--probe-address", "192.0.2.50", "--probe-address", "192.0.2.50"), "twice"},
+		{append(gateway[:4:4], "--probe-address", "127.0.0.1"), "others reach"},
 	} {
 		_, err := parseOptions(tt.args, io.Discard)
 		switch {

@@ -22,7 +22,7 @@ func (d *daemon) preparePlane() (err error) {
 	d.stack = local.New(local.Config{Queues: d.o.workers, MTU: d.largestMTU(), Made: d.stackMade, Log: d.log})
 	cfg := dataplane.Config{
 		Workers: d.o.workers, Pin: d.o.pin, Conns: d.conns, NextHops: d.resolver, Inner: d.o.inner,
-		MasqueradeAddrs: d.o.masquerade, AnnounceInterval: d.o.announce, AnnounceOn: d.resolver.OnLink,
+		MasqueradeAddrs: d.o.masquerade, ProbeAddrs: d.o.probes, AnnounceInterval: d.o.announce, AnnounceOn: d.resolver.OnLink,
 		OpenRx: d.openRx, OpenTx: d.openTx, Stack: d.stackPort(), Conflict: d.conflict, Log: d.log,
 	}
 	for _, p := range d.ports {
@@ -96,7 +96,7 @@ func (d *daemon) isLocal(a netip.Addr) bool {
 
 // isOwn says that a is an address that uvsd has and the host hasn't, whatever services there are.
 func (d *daemon) isOwn(a netip.Addr) bool {
-	if slices.Contains(d.o.masquerade, a) {
+	if slices.Contains(d.o.masquerade, a) || slices.Contains(d.o.probes, a) {
 		return true
 	}
 	for _, g := range d.o.gateways {
@@ -155,8 +155,17 @@ func (d *daemon) addresses(i int, t *service.Table) []netip.Addr {
 	for _, g := range d.ports[i].gateways {
 		own = append(own, g.Addr())
 	}
+	elsewhere := func(a packet.Addr) bool {
+		on, ok := d.resolver.OnLink(a)
+		return ok && on != i || !ok && len(d.ports[i].gateways) > 0
+	}
+	for _, a := range d.o.probes {
+		if !elsewhere(packet.AddrFrom(a)) {
+			own = append(own, a)
+		}
+	}
 	for a := range t.VIPs {
-		if on, ok := d.resolver.OnLink(a); ok && on == i || !ok && len(d.ports[i].gateways) == 0 {
+		if !elsewhere(a) {
 			own = append(own, a.Netip())
 		}
 	}

@@ -59,6 +59,9 @@ type Backend interface {
 	// what is too much for it is missing, and counted. req has passed its Check.
 	Trace(ctx context.Context, req *TraceRequest, begun func() error, yield func(*TraceEvent) error) error
 
+	// Doctor asks the network for mistakes around the director, which takes some seconds, and changes nothing.
+	Doctor(ctx context.Context) (*Diagnosis, error)
+
 	// Status returns the director's state; see Status.
 	Status(ctx context.Context) (*Status, error)
 

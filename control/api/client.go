@@ -260,6 +260,15 @@ func (c *Client) drains(ctx context.Context, method, path string, req any) ([]Dr
 	return reply.Drains, err
 }
 
+// Doctor asks the network for mistakes around the director.
+func (c *Client) Doctor(ctx context.Context) (*Diagnosis, error) {
+	var d Diagnosis
+	if err := c.call(ctx, http.MethodPost, "/v1/doctor", nil, nil, 0, &d); err != nil {
+		return nil, err
+	}
+	return &d, nil
+}
+
 // Status returns the director's state.
 func (c *Client) Status(ctx context.Context) (*Status, error) {
 	var s Status

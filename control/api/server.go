@@ -75,6 +75,7 @@ func newHandler(b Backend) *handler {
 		"/v1/drain":       {http.MethodGet: h.drains, http.MethodPost: h.drain},
 		"/v1/undrain":     {http.MethodPost: h.undrain},
 		"/v1/trace":       {http.MethodGet: h.trace},
+		"/v1/doctor":      {http.MethodPost: h.doctor},
 		"/v1/status":      {http.MethodGet: h.status},
 		"/v1/version":     {http.MethodGet: h.version},
 		"/v1/openapi":     {http.MethodGet: h.openAPI},
@@ -365,6 +366,27 @@ func ask[T any, P checked[T], R any](w http.ResponseWriter, r *http.Request, do 
 		return err
 	}
 	reply(w, http.StatusOK, v)
+	return nil
+}
+
+func (h *handler) doctor(w http.ResponseWriter, r *http.Request) error {
+	switch body, err := read(w, r); {
+	case err != nil:
+		return err
+	case len(body) > 0:
+		return Errorf(BadRequest, "%s takes no body", r.URL.Path)
+	}
+	d, err := h.backend.Doctor(r.Context())
+	if err != nil {
+		return err
+	}
+	if d.Findings == nil {
+		d.Findings = []Finding{}
+	}
+	if d.Unchecked == nil {
+		d.Unchecked = []string{}
+	}
+	reply(w, http.StatusOK, d)
 	return nil
 }
 

@@ -62,6 +62,10 @@ func (s *stub) Trace(ctx context.Context, req *TraceRequest, begun func() error,
 	return s.trace(ctx, req, yield)
 }
 
+func (s *stub) Doctor(context.Context) (*Diagnosis, error) {
+	return &Diagnosis{Servers: 2}, s.err
+}
+
 func (s *stub) Timeouts(context.Context) (Timeouts, error) { return Timeouts{900, 120, 300}, s.err }
 
 func (s *stub) Daemons(context.Context) ([]Daemon, error) { return nil, s.err }
@@ -220,6 +224,12 @@ func TestEmptyListsAreNotNull(t *testing.T) {
 			t.Errorf("GET %s = %d %q, want 200 %q", path, status, got, want)
 		}
 	}
+	if status, got := raw(t, c, "POST", "/v1/doctor", ""); status != 200 || !strings.Contains(got, `"findings":[],"unchecked":[]`) {
+		t.Errorf("POST /v1/doctor = %d %q", status, got)
+	}
+	if d, err := c.Doctor(t.Context()); err != nil || d.Findings == nil || d.Servers != 2 {
+		t.Errorf("Doctor() = %+v, %v", d, err)
+	}
 	if status, got := raw(t, c, "POST", "/v1/change", `{"ops":[]}`); status != 200 || got != "{\"results\":[]}\n" {
 		t.Errorf("an empty change = %d %q, want no results", status, got)
 	}
@@ -359,6 +369,9 @@ func TestRequestsOutOfPlace(t *testing.T) {
 		{"drain with more", "POST", "/v1/undrain", `{"address":"10.0.0.1","withinSeconds":1}`, 400, BadRequest},
 		{"drain twice", "POST", "/v1/drain", `{"address":"10.0.0.1","address":"10.0.0.2"}`, 400, BadRequest},
 		{"parameters with a drain", "POST", "/v1/drain?address=10.0.0.1", `{"address":"10.0.0.1"}`, 400, BadRequest},
+		{"asking a doctor by GET", "GET", "/v1/doctor", "", 405, BadMethod},
+		{"telling a doctor", "POST", "/v1/doctor", `{}`, 400, BadRequest},
+		{"parameters for a doctor", "POST", "/v1/doctor?quick=1", "", 400, BadRequest},
 		{"too long", "POST", "/v1/change", strings.Repeat(" ", MaxBody+1), 413, TooLarge},
 	} {
 		status, reply := raw(t, c, row.method, row.path, row.body)

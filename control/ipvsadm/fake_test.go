@@ -35,6 +35,11 @@ func (k *kernel) Trace(context.Context, *api.TraceRequest, func() error, func(*a
 	return api.Errorf(api.Unsupported, "no packet path")
 }
 
+// Doctor asks nobody.
+func (k *kernel) Doctor(context.Context) (*api.Diagnosis, error) {
+	return nil, api.Errorf(api.Unsupported, "no packet path")
+}
+
 // Change applies what it can; the commands under test never ask for anything else.
 func (k *kernel) Change(_ context.Context, req *api.ChangeRequest) (*api.ChangeReply, error) {
 	k.mu.Lock()

@@ -106,6 +106,7 @@ var wordSyntaxes = []syntax{
 		opt("--verdict", "frames that end so", value("names")), opt("-c --count", "how many", value("count")),
 		opt("--for", "how long, such as 10s", value("duration")),
 		opt("-w --write", "a capture file for Wireshark", valueSyntax{name: "file", source: fromFiles}), asJSON}},
+	{name: "doctor", help: "mistakes in the network around the director", options: []optionSyntax{asJSON}},
 	{name: "completion", help: "a script that completes uvsadm's arguments", operand: valueSyntax{name: "shell", choices: []string{"bash", "zsh", "fish"}}},
 	{name: "version", help: "the version of uvsd", options: []optionSyntax{asJSON}},
 	{name: "help", help: "all words in short"},

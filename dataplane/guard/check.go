@@ -42,6 +42,7 @@ type Finding struct {
 	Severity Severity
 	What     string // a sentence without its full stop
 	Remedy   string // what to do about it: a command where there is one
+	Offload  bool   // it is about super-frames or unfinished checksums that cannot be passed on
 }
 
 // String is the finding in a line.
@@ -77,11 +78,11 @@ func Check(ctx context.Context, cfg CheckConfig) []Finding {
 type findings []Finding
 
 func (f *findings) refuse(remedy, format string, args ...any) {
-	*f = append(*f, Finding{Refuse, fmt.Sprintf(format, args...), remedy})
+	*f = append(*f, Finding{Severity: Refuse, What: fmt.Sprintf(format, args...), Remedy: remedy})
 }
 
 func (f *findings) warn(remedy, format string, args ...any) {
-	*f = append(*f, Finding{Warn, fmt.Sprintf(format, args...), remedy})
+	*f = append(*f, Finding{Severity: Warn, What: fmt.Sprintf(format, args...), Remedy: remedy})
 }
 
 // CheckHost finds what on the host would break or harm service, whatever the addresses. It looks at the calling thread's
@@ -175,6 +176,11 @@ func (f *findings) link(in CheckInterface, l netlink.Link) bool {
 
 // offloads looks for what makes super-frames, where they cannot pass.
 func (f *findings) offloads(name string, l netlink.Link) {
+	defer func(before int) {
+		for i := range (*f)[before:] {
+			(*f)[before+i].Offload = true
+		}
+	}(len(*f))
 	var on []string
 	if v, err := ethtoolGet(name, ethtoolGetGRO); err == nil && v != 0 {
 		on = append(on, "gro")

@@ -41,6 +41,9 @@ func virtualMAC(id net.HardwareAddr, machine []byte, instance string) packet.MAC
 	return packet.MAC{0x02, 0x75, h[0], h[1], h[2], h[3]} // 02: locally administered, unicast
 }
 
+// IsVirtualMAC says that an address looks like one of VirtualMAC's, of whatever director's.
+func IsVirtualMAC(m packet.MAC) bool { return m[0] == 0x02 && m[1] == 0x75 }
+
 // facts are what the mode of an interface depends on.
 type facts struct {
 	kind     string // of the link, as netlink has it; "device" for hardware

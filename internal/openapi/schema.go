@@ -38,6 +38,8 @@ var enums = map[string][]string{
 	"ServerConfig.method": {api.Masq, api.Local, api.Tunnel, api.Route}, "ExplainedServer.method": {api.Masq, api.Local, api.Tunnel, api.Route},
 	"TunnelConfig.type": {api.IPIP, api.GUE, api.GRE}, "TunnelConfig.checksum": {api.NoChecksum, api.Checksum, api.RemoteChecksum},
 	"Daemon.role": {api.Master, api.Backup}, "Drain.state": {api.Draining, api.Cutting, api.Drained},
+	"Finding.kind": {api.FindingARP, api.FindingSecondDirector, api.FindingNoVIP, api.FindingNoTunnel, api.FindingNotListening, api.FindingSilent,
+		api.FindingUnreachable, api.FindingNATBypass, api.FindingTunnelMTU, api.FindingHost, api.FindingOffload, api.FindingDrops},
 	"Explanation.known": {"none", "open", "server-removed", "cut", "replaced"}, "ExplainedServer.state": {"eligible", "quiesced", "overloaded"},
 }
 
