@@ -120,7 +120,7 @@ func (d *daemon) run(ctx context.Context) error {
 	g.Go(func() error { return d.resolver.Run(ctx) })
 	g.Go(func() error { return d.plane.Run(ctx) })
 	g.Go(func() error { d.director.Run(ctx); return nil })
-	g.Go(func() error { return api.Serve(ctx, d.listener, d.director) })
+	g.Go(func() error { return api.Serve(ctx, d.listener, d.director, d.o.profiles()...) })
 	g.Go(func() error { return d.guard.Run(ctx) })
 	g.Go(func() error { return d.tables.run(ctx) })
 	g.Go(func() error { return d.checkAddresses(ctx) })

@@ -34,6 +34,7 @@ type options struct {
 	announce       time.Duration
 	maxConnections int
 	ignoreChecks   bool
+	pprof          bool
 	version        bool
 }
 
@@ -104,6 +105,7 @@ func parseOptions(args []string, out io.Writer) (*options, error) {
 	fs.DurationVar(&o.announce, "announce-interval", 30*time.Second, "time between announcements of each address, by gratuitous ARP or neighbour advertisement; negative for none but the first")
 	fs.IntVar(&o.maxConnections, "max-connections", 0, "most connections held at once; 0 for what half of the machine's memory holds")
 	fs.BoolVar(&o.ignoreChecks, "ignore-checks", false, "start although the host check found what breaks service")
+	fs.BoolVar(&o.pprof, "pprof", false, "serve profiles of this process on the control socket, at /debug/pprof/: see docs/benchmarks.md")
 	fs.BoolVar(&o.version, "version", false, "print the version and exit")
 	switch err := fs.Parse(args); {
 	case errors.Is(err, flag.ErrHelp):

@@ -8,6 +8,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"strings"
 	"time"
 )
 
@@ -20,14 +21,21 @@ const (
 	closeTimeout  = 2 * time.Second // for requests in flight when the server ends
 )
 
-// Serve answers requests on l from b until ctx ends, then lets the requests in flight finish for a short while, closes l
-// and returns nil. Another error is one of accepting connections.
-func Serve(ctx context.Context, l net.Listener, b Backend) error {
+// Aside is a handler that a server has beside the API, of the paths that begin with Prefix.
+type Aside struct {
+	Prefix  string
+	Handler http.Handler
+}
+
+// Serve answers requests on l from b, and by the handlers aside, until ctx ends, then lets the requests in flight finish for a
+// short while, closes l and returns nil. Another error is one of accepting connections.
+func Serve(ctx context.Context, l net.Listener, b Backend, aside ...Aside) error {
 	// Requests outlive ctx by closeTimeout: a change that came in just before the end is answered.
 	base, cut := context.WithCancel(context.WithoutCancel(ctx))
 	defer cut()
 	h := newHandler(b)
 	h.ending = ctx // a trace in flight would never finish by itself
+	h.aside = aside
 	srv := &http.Server{
 		Handler:           h,
 		BaseContext:       func(net.Listener) context.Context { return base },
@@ -55,6 +63,7 @@ func Serve(ctx context.Context, l net.Listener, b Backend) error {
 type handler struct {
 	backend Backend
 	ending  context.Context // ends streams that have no end
+	aside   []Aside
 	routes  map[string]map[string]func(http.ResponseWriter, *http.Request) error
 }
 
@@ -85,6 +94,12 @@ func newHandler(b Backend) *handler {
 
 // ServeHTTP implements http.Handler.
 func (h *handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	for _, a := range h.aside {
+		if strings.HasPrefix(r.URL.Path, a.Prefix) {
+			a.Handler.ServeHTTP(w, r)
+			return
+		}
+	}
 	// Streams push the write deadline on with each piece. The read deadline ends with the body: left in force, as
 	// http.Server.ReadTimeout would, it cancels the request while its answer is being made.
 	c := http.NewResponseController(w)
