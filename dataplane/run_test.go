@@ -74,6 +74,20 @@ func TestARunningPlaneLosesCountOfNothing(t *testing.T) {
 	loop(time.Millisecond, func(int) {
 		d.plane.Ask(0, nexthop.Question{Sender: packet.AddrFrom4(0x0a090001), Target: packet.AddrFrom4(gateway4)})
 	})
+	loop(time.Millisecond, func(n int) {
+		trace, err := d.plane.Trace(TraceFilter{Port: n%3 - 1})
+		if err != nil {
+			t.Error(err)
+			return
+		}
+		time.Sleep(time.Millisecond)
+		for _, e := range events(trace) {
+			if len(e.In.Bytes) < packet.EthLen || n%3 > 0 && e.In.Port != n%3-1 {
+				t.Errorf("traced %+v", e)
+			}
+		}
+		trace.Close()
+	})
 	loop(time.Millisecond, func(int) {
 		if s := d.plane.Stats(); s.Forwarded+s.Answered+s.Passed+s.Dropped+s.Held != s.Received {
 			t.Errorf("received %d frames, accounted for %d", s.Received, s.Forwarded+s.Answered+s.Passed+s.Dropped+s.Held)
