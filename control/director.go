@@ -109,6 +109,8 @@ type Director struct {
 	drains   map[*service.RealServer]*drain
 
 	limiter service.Limiter // follows defence
+
+	cutting sync.Mutex // serialises WatchDrains; taken before mu
 }
 
 // virtual is a virtual service of the desired state. All but key and index is guarded by Director.mu.

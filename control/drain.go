@@ -176,6 +176,8 @@ func (d *Director) Undrain(ctx context.Context, r *api.UndrainRequest) ([]api.Dr
 // WatchDrains looks at the servers that are being drained, and cuts what those still have whose time is up. Run calls it
 // every second.
 func (d *Director) WatchDrains() {
+	d.cutting.Lock()
+	defer d.cutting.Unlock()
 	now := d.cfg.Now()
 	d.mu.Lock()
 	d.reviewLocked(now)

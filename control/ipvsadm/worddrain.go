@@ -151,14 +151,14 @@ func (r *run) watchDrain(ctx context.Context, req *api.DrainRequest, list []api.
 		return slices.ContainsFunc(list, func(x api.Drain) bool { return x.Service == d.Service && x.Server == d.Server })
 	}
 	said := ""
-	for {
-		if left(list) == 0 {
-			break
-		}
-		if line := name + " takes no new connections: " + drainProgress(list); live {
-			fmt.Fprintf(r.out, "\r%s\x1b[K", line)
+	if live && left(list) > 0 {
+		fmt.Fprintf(r.out, "%s takes no new connections\n", name)
+	}
+	for left(list) > 0 {
+		if live {
+			fmt.Fprintf(r.out, "\r%s%s\x1b[K%s", wrapOff, drainProgress(list), wrapOn)
 		} else if what := drainLeft(list); what != said && !asJSON {
-			fmt.Fprintln(r.out, line)
+			fmt.Fprintf(r.out, "%s takes no new connections: %s\n", name, drainProgress(list))
 			said = what
 		}
 		r.out.Flush()
@@ -172,6 +172,9 @@ func (r *run) watchDrain(ctx context.Context, req *api.DrainRequest, list []api.
 			return r.interruptDrain(req, list, live)
 		}
 		if err != nil {
+			if live {
+				fmt.Fprintln(r.out)
+			}
 			return err
 		}
 		if now = slices.DeleteFunc(now, func(d api.Drain) bool { return !ours(d) }); len(now) < len(list) {
@@ -194,6 +197,12 @@ func (r *run) watchDrain(ctx context.Context, req *api.DrainRequest, list []api.
 		span(elapsed), count(ended, "connection"), choose(cut == 1, "1 was", fmt.Sprintf("%d were", cut)), name, choose(live, "\x1b[K", ""))
 	return nil
 }
+
+// What a terminal is told so that a line that is longer than it is wide doesn't go on in the next.
+const (
+	wrapOff = "\x1b[?7l"
+	wrapOn  = "\x1b[?7h"
+)
 
 // interruptDrain calls the deadline off, and says how things are.
 func (r *run) interruptDrain(req *api.DrainRequest, list []api.Drain, live bool) error {
