@@ -285,3 +285,18 @@ func TestInterruptedDrainLeavesTheServerQuiesced(t *testing.T) {
 		t.Errorf("undrain twice: %v", err)
 	}
 }
+
+// On a terminal the line is rewritten in place, once a second, and never wraps.
+func TestDrainOnATerminal(t *testing.T) {
+	r := newRig(t, rigConfig{})
+	r.serveStreams()
+	s := r.stream(true)
+	address := r.RealServers[int(s.server[2]-'0')-1].Addr().String()
+	out, err := exec.Command("script", "-qec", fmt.Sprintf("%s --socket %s drain %s --by 2s", program("uvsadm"), r.socket, address), "/dev/null").CombinedOutput()
+	must(t, err)
+	text := string(out)
+	if !strings.HasPrefix(text, address+" takes no new connections\r\n\r\x1b[?7l1 connection left") || strings.Count(text, "\x1b[?7l") < 2 ||
+		strings.Count(text, "\x1b[?7l") != strings.Count(text, "\x1b[?7h") || strings.Count(text, "\n") != 2 || !strings.Contains(text, "is empty after") {
+		t.Errorf("on a terminal: %q", text)
+	}
+}
