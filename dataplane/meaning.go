@@ -15,6 +15,7 @@ var meanings = [numVerdicts]string{
 	AnsweredNDP:      "neighbour discovery of an address of ours, answered",
 	AnsweredCut:      "a packet of a connection that drain cut: both ends were reset",
 	AnsweredEcho:     "an echo request to an address of ours, answered",
+	AnsweredProbe:    "the answer to a probe of uvsd's own",
 	AnsweredReset:    "refused with a TCP reset: it belongs to no connection and cannot open one",
 	AnsweredICMP:     "refused with an ICMP error",
 	PassForeignMAC:   "left alone: addressed to another station",
