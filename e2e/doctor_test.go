@@ -159,7 +159,7 @@ func (d *director) untouched() {
 }
 
 func TestDoctorFindsNothingInASoundLab(t *testing.T) {
-	methods(t, func(t *testing.T, cfg rigConfig) {
+	sound := func(t *testing.T, cfg rigConfig) {
 		c := newClinic(t, cfg)
 		for range 2 {
 			got := c.doctor()
@@ -181,6 +181,10 @@ func TestDoctorFindsNothingInASoundLab(t *testing.T) {
 		if got := c.count(4); got["rs1"] != 2 || got["rs2"] != 2 {
 			t.Errorf("4 requests went to %v", got)
 		}
+	}
+	methods(t, sound)
+	t.Run("NAT by the interface's MAC", func(t *testing.T) {
+		sound(t, rigConfig{NAT: true, Args: []string{"--mac", "interface", "--workers", "2"}, Config: lab.Config{IPForward: true}})
 	})
 }
 
@@ -238,7 +242,7 @@ func TestDoctorFindsServersWithoutTheVIP(t *testing.T) {
 		c.finds(
 			want{kind: "no-vip", names: []string{c.VIP().String(), c.RealServers[0].Addr().String(), c.RealServers[0].Legs[0].MAC.String()}, remedy: "/32 dev lo", atLeast: 2},
 			want{kind: "no-vip", names: []string{c.VIPs6[0].String(), c.RealServers[1].Addr6().String()}, remedy: "/128 dev lo", atLeast: 2},
-			want{kind: "no-vip", names: []string{c.VIP().String(), c.RealServers[2].Addr().String()}, remedy: "/32 dev lo", atLeast: 2},
+			want{kind: "no-vip", names: []string{c.VIP().String(), c.RealServers[2].Addr().String(), "the very packet came back"}, remedy: "/32 dev lo", atLeast: 2},
 		)
 	})
 	t.Run("TUN", func(t *testing.T) {
