@@ -106,18 +106,28 @@ func CheckHost(cfg CheckConfig) []Finding {
 		}
 	}
 	f.mtus(cfg.Interfaces, mtus)
-	if sharing != "" && sysctl("net.ipv4.ip_forward") == "1" {
+	if on := forwarding(); sharing != "" && len(on) > 0 {
 		c, err := nftables.New()
 		if err == nil {
 			_, err = c.ListTablesOfFamily(nftables.TableFamilyNetdev)
 		}
 		if err != nil {
-			f.warn("modprobe nf_tables, or sysctl -w net.ipv4.ip_forward=0, or --mac virtual",
-				"the kernel forwards packets (net.ipv4.ip_forward=1) and has no nftables to keep it off the answers of NAT real servers: clients would get them twice (%v)", err)
+			f.warn("modprobe nf_tables, or sysctl -w "+strings.Join(on, "=0 ")+"=0, or --mac virtual",
+				"the kernel forwards packets (%s=1) and has no nftables to keep it off the answers of NAT real servers: clients would get them twice (%v)", strings.Join(on, "=1 "), err)
 		}
 	}
 	f.ipvs(cfg.VIPs)
 	return f
+}
+
+// forwarding is by which settings the kernel forwards packets.
+func forwarding() (on []string) {
+	for _, name := range []string{"net.ipv4.ip_forward", "net.ipv6.conf.all.forwarding"} {
+		if sysctl(name) == "1" {
+			on = append(on, name)
+		}
+	}
+	return on
 }
 
 // capabilities looks for what uvsd must be allowed to do.
@@ -244,20 +254,31 @@ func (f *findings) ipvs(vips []netip.Addr) {
 	}
 }
 
-// ipvsService reads the beginning of a line of /proc/net/ip_vs: protocol, then hexadecimal address and port, or mark.
+// ipvsService reads the beginning of a line of /proc/net/ip_vs: protocol, then address and port, or mark. The port is hexadecimal,
+// and so is an IPv4 address; an IPv6 address has brackets.
 func ipvsService(fields []string) (text string, addr netip.Addr) {
 	text = fields[0] + " " + fields[1]
-	host, port, ok := strings.Cut(fields[1], ":")
-	if len(host) != 8 || !ok {
+	colon := strings.LastIndexByte(fields[1], ':')
+	if colon < 0 {
 		return text, addr
 	}
-	a, err := strconv.ParseUint(host, 16, 32)
-	p, err2 := strconv.ParseUint(port, 16, 16)
-	if err != nil || err2 != nil {
+	host := fields[1][:colon]
+	p, err := strconv.ParseUint(fields[1][colon+1:], 16, 16)
+	if err != nil {
 		return text, addr
 	}
-	addr = packet.AddrFrom4(uint32(a)).Netip()
-	return fmt.Sprintf("%s %v:%d", fields[0], addr, p), addr
+	if v6, ok := strings.CutPrefix(host, "["); ok {
+		if addr, err = netip.ParseAddr(strings.TrimSuffix(v6, "]")); err != nil {
+			return text, netip.Addr{}
+		}
+	} else {
+		a, err := strconv.ParseUint(host, 16, 32)
+		if err != nil || len(host) != 8 {
+			return text, addr
+		}
+		addr = packet.AddrFrom4(uint32(a)).Netip()
+	}
+	return fmt.Sprintf("%s %v", fields[0], netip.AddrPortFrom(addr, uint16(p))), addr
 }
 
 // sysctl reads a setting of the thread's network namespace, empty if there is none.

@@ -1,6 +1,7 @@
 package guard
 
 import (
+	"fmt"
 	"net"
 	"net/netip"
 	"slices"
@@ -127,15 +128,39 @@ func TestMissingCapabilitiesAreNamed(t *testing.T) {
 func TestIPVSServicesAreRead(t *testing.T) {
 	t.Parallel()
 	for line, want := range map[string]string{
-		"TCP  C0000264:0050 wlc  ":           "TCP 192.0.2.100:80",
-		"UDP  C0000264:0035 rr ops ":         "UDP 192.0.2.100:53",
-		"FWM  00000005 rr ":                  "FWM 00000005",
-		"TCP  [2001:0db8::0001]:0050 wlc   ": "TCP [2001:0db8::0001]:0050",
+		"TCP  C0000264:0050 wlc  ":                                 "TCP 192.0.2.100:80",
+		"UDP  C0000264:0035 rr ops ":                               "UDP 192.0.2.100:53",
+		"FWM  00000005 rr ":                                        "FWM 00000005",
+		"TCP  [2001:0db8:0000:0000:0000:0000:0000:0100]:0050 wlc ": "TCP [2001:db8::100]:80",
+		"SCTP [2001:0db8:0000:0000:0000:0000:0000:0100]:xyz wlc ":  "SCTP [2001:0db8:0000:0000:0000:0000:0000:0100]:xyz",
+		"TCP  [2001:0db8:wlc]:0050 ":                               "TCP [2001:0db8:wlc]:0050",
 	} {
 		got, addr := ipvsService(strings.Fields(line))
-		if got != want || strings.Contains(want, "192.0.2.100") != (addr == vip) {
-			t.Errorf("%q: %q, %v, want %q", line, got, addr, want)
+		wantAddr := netip.Addr{}
+		if service, err := netip.ParseAddrPort(strings.Fields(want)[1]); err == nil {
+			wantAddr = service.Addr()
 		}
+		if got != want || addr != wantAddr {
+			t.Errorf("%q: %q, %v, want %q, %v", line, got, addr, want, wantAddr)
+		}
+	}
+}
+
+func TestForwardingOfEitherFamilyIsSeen(t *testing.T) {
+	t.Parallel()
+	for _, c := range []struct{ v4, v6, want string }{
+		{"0", "0", "[]"}, {"1", "0", "[net.ipv4.ip_forward]"}, {"0", "1", "[net.ipv6.conf.all.forwarding]"},
+		{"1", "1", "[net.ipv4.ip_forward net.ipv6.conf.all.forwarding]"},
+	} {
+		d := newSpace(t)
+		d.sysctl("ipv4/ip_forward", c.v4)
+		d.sysctl("ipv6/conf/all/forwarding", c.v6)
+		d.in(func() error {
+			if got := fmt.Sprint(forwarding()); got != c.want {
+				t.Errorf("with %s and %s: %s, want %s", c.v4, c.v6, got, c.want)
+			}
+			return nil
+		})
 	}
 }
 
