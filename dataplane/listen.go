@@ -213,3 +213,14 @@ func (s *slowPath) report(port int, kind uint8, groups []packet.Addr, version1 b
 		tx.Send(forward.MLDReport(s.answer(), q.mac, kind, some), nil)
 	}
 }
+
+// leave tells switches that uvs listens no more, as it ends: what clients still send to the groups needs to go nowhere. Who has the
+// addresses next joins by itself. One report may be lost; then the switches find out by their own queries.
+func (s *slowPath) leave() {
+	s.mu.Lock()
+	for i := range s.groups {
+		s.report(i, packet.MLDLeaves, s.groups[i].groups, false)
+	}
+	s.mu.Unlock()
+	s.flush()
+}

@@ -247,7 +247,16 @@ func TestIPv6AddressesAreAnnounced(t *testing.T) {
 		}
 	}
 
-	// Addresses that go are left.
+	// All are left when uvs ends,
+	d.plane.slow.leave()
+	for port, mac := range []packet.MAC{cliMAC, rsMAC} {
+		want := onWire(forward.MLDReport(make([]byte, 2048), mac, packet.MLDLeaves, groups[1-port:]))
+		if got := reportsIn(d.slow[port].Sent()); len(got) != 1 || !slices.Equal(got[0], want) {
+			t.Errorf("port %d leaves by\n%x\nwant %x", port, got, want)
+		}
+	}
+
+	// and those of addresses that go.
 	d.publishVIPs()
 	var left [][]byte
 	for range 5 {

@@ -112,6 +112,7 @@ func (s *slowPath) run(ctx context.Context) error {
 	for {
 		select {
 		case <-ctx.Done():
+			s.leave()
 			return nil
 		case q := <-s.queue:
 			s.step(BootTime(), &q)

@@ -143,3 +143,30 @@ func TestRealServersFindTheIPv6Gateway(t *testing.T) {
 		})
 	}
 }
+
+// TestGroupsAreLeftWhenUvsdStops: what it sends then, at a station, to which a switch that doesn't snoop floods it.
+func TestGroupsAreLeftWhenUvsdStops(t *testing.T) {
+	r := newRig(t, rigConfig{Bare: true, Config: lab.Config{IPv6: true}})
+	vip := r.VIPs6[0]
+	r.adm("-A", "-t", netip.AddrPortFrom(vip, 80).String())
+	eventually(t, "uvsd has the address", func() (bool, any) {
+		got := neighbour6(t, r.Clients[0], vip)
+		return got == r.macOf("eth0"), got
+	})
+	r.settle()
+	stop := capture(t, r.Clients[0].Namespace, "eth0")
+	r.stop()
+	ip := vip.As16()
+	group := netip.AddrFrom16([16]byte{0xff, 2, 11: 1, 12: 0xff, 13: ip[13], 14: ip[14], 15: ip[15]})
+	const report, record = etherHeader + 40 + 8, etherHeader + 40 + 8 + 8 // behind the router alert; the first record (RFC 3810 section 5.2)
+	left := false
+	for _, w := range stop() {
+		b := w.Data
+		if w.kind == etherIPv6 && b[etherHeader+6] == 0 && len(b) >= record+20 && b[report] == 143 && b[record] == 3 {
+			left = left || netip.AddrFrom16([16]byte(b[record+4:])) == group
+		}
+	}
+	if !left {
+		t.Errorf("no listener report says that nobody listens to %v any more", group)
+	}
+}
