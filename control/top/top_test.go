@@ -367,7 +367,7 @@ func TestShowUntilQuit(t *testing.T) {
 	term.SendRaw([]byte("\r"))
 	await(t, screen, "10 connections")
 	term.SetSize(vt.Coord{X: 60, Y: 10})
-	await(t, screen, "Esc back")
+	await(t, screen, "? help  Esc bac\n") // cut at 60
 	term.SendRaw([]byte("\x1b"))
 	await(t, screen, "Enter connections")
 	term.SendRaw([]byte("q"))
