@@ -1,6 +1,7 @@
 package doctor
 
 import (
+	"fmt"
 	"net/netip"
 	"slices"
 
@@ -33,9 +34,9 @@ func (d *doctor) claim(c dataplane.Claim) {
 	f := api.Finding{Kind: api.FindingARP, MAC: c.Station.String(), Interface: iface}
 	who := "another station, " + c.Station.String()
 	if isServer {
-		who = sprintf("the real server %v (%v)", server, c.Station)
+		who = fmt.Sprintf("the real server %v (%v)", server, c.Station)
 	} else if host.IsValid() {
-		who = sprintf("another station, %v (%v),", host, c.Station)
+		who = fmt.Sprintf("another station, %v (%v),", host, c.Station)
 	}
 	if host.IsValid() {
 		f.Host = &host
@@ -44,21 +45,21 @@ func (d *doctor) claim(c dataplane.Claim) {
 	if !addr.Is4() {
 		how = "neighbour discovery"
 	}
-	f.Seen = sprintf("asked on %s by %s who has %v: %v answered or claimed it, beside this director", iface, how, addr, c.Station)
+	f.Seen = fmt.Sprintf("asked on %s by %s who has %v: %v answered or claimed it, beside this director", iface, how, addr, c.Station)
 	isDirector := guard.IsVirtualMAC(c.Station) || isVRRP(c.Station) || c.Announces && !isServer
 	switch {
 	case isDirector && !isServer:
 		f.Kind = api.FindingSecondDirector
-		f.What = sprintf("another director, %v on %s, has %v as well: clients go now to one, now to the other, and connections break", c.Station, iface, addr)
-		f.Seen += sprintf("; %s", directorSign(c))
+		f.What = fmt.Sprintf("another director, %v on %s, has %v as well: clients go now to one, now to the other, and connections break", c.Station, iface, addr)
+		f.Seen += fmt.Sprintf("; %s", directorSign(c))
 		f.Remedies = []api.Remedy{
 			{On: "other director", Do: []string{"stop it, or take the services of " + addr.String() + " from it: uvsadm -D, or systemctl stop keepalived uvsd"}},
 		}
 	case addr.Is4():
-		f.What = sprintf("%s answers ARP for %v on %s: clients may go there, past this director", who, addr, iface)
+		f.What = fmt.Sprintf("%s answers ARP for %v on %s: clients may go there, past this director", who, addr, iface)
 		f.Remedies = arpRemedies(addr)
 	default:
-		f.What = sprintf("%s answers neighbour discovery for %v on %s: clients may go there, past this director", who, addr, iface)
+		f.What = fmt.Sprintf("%s answers neighbour discovery for %v on %s: clients may go there, past this director", who, addr, iface)
 		f.Remedies = ndpRemedies(addr)
 	}
 	d.found(f)
@@ -94,43 +95,6 @@ func (d *doctor) serverAt(port int, mac packet.MAC, is4 bool) (addr netip.Addr, 
 		}
 	}
 	return addr, ok
-}
-
-func arpRemedies(vip netip.Addr) []api.Remedy {
-	return []api.Remedy{
-		{On: "real server", System: "Linux", Do: []string{
-			"sysctl -w net.ipv4.conf.all.arp_ignore=1 net.ipv4.conf.all.arp_announce=2",
-			sprintf("ip addr replace %v/32 dev lo     # not on the network card, where these settings don't help", vip),
-		}},
-		{On: "real server", System: "FreeBSD", Do: []string{
-			"ifconfig lo1 create",
-			sprintf("ifconfig lo1 inet %v netmask 255.255.255.255 alias -arp", vip),
-		}},
-		{On: "real server", System: "Windows", Do: []string{
-			sprintf(`netsh interface ipv4 delete address "Ethernet" %v`, vip),
-			sprintf(`netsh interface ipv4 add address "vip" %v 255.255.255.255     # a loopback adapter: docs/arp-problem.md`, vip),
-		}},
-		{On: "station, if it is no real server", Do: []string{sprintf("it must give %v up: ip addr del %v/PREFIX dev INTERFACE", vip, vip)}},
-	}
-}
-
-func ndpRemedies(vip netip.Addr) []api.Remedy {
-	return []api.Remedy{
-		{On: "real server", System: "Linux", Do: []string{
-			sprintf("ip -6 addr del %v/PREFIX dev eth0     # Linux answers for addresses of the interface that is asked, only", vip),
-			sprintf("ip -6 addr replace %v/128 dev lo", vip),
-			"sysctl -w net.ipv6.conf.all.proxy_ndp=0     # and no entry of ip -6 neigh show proxy may name the address",
-		}},
-		{On: "real server", System: "FreeBSD", Do: []string{
-			"ifconfig lo1 create",
-			sprintf("ifconfig lo1 inet6 %v prefixlen 128 alias", vip),
-		}},
-		{On: "real server", System: "Windows", Do: []string{
-			sprintf(`netsh interface ipv6 delete address "Ethernet" %v`, vip),
-			sprintf(`netsh interface ipv6 add address "vip" %v/128     # a loopback adapter: docs/arp-problem.md`, vip),
-		}},
-		{On: "station, if it is no real server", Do: []string{sprintf("it must give %v up: ip -6 addr del %v/PREFIX dev INTERFACE", vip, vip)}},
-	}
 }
 
 // source is an address to ask a server from, whose answers come back to the director: one of family is4 on the segment that

@@ -120,11 +120,9 @@ func (d *doctor) found(f api.Finding) {
 	d.Findings = append(d.Findings, f)
 }
 
-func sprintf(format string, args ...any) string { return fmt.Sprintf(format, args...) }
-
 // note adds what could not be checked, once.
 func (d *doctor) note(format string, args ...any) {
-	text := sprintf(format, args...)
+	text := fmt.Sprintf(format, args...)
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	if !d.notes[text] {

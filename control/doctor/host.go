@@ -1,6 +1,8 @@
 package doctor
 
 import (
+	"fmt"
+
 	"uvs/control/api"
 	"uvs/dataplane"
 	"uvs/dataplane/link"
@@ -40,13 +42,13 @@ func (d *doctor) drops(before []link.Stats) {
 		d.overflow(name, "were dropped because the receive ring was full", s.RxRingFull, b.RxRingFull, s.RxFrames,
 			"uvsd --workers N     # more threads take them out; --pin keeps each on its CPU")
 		d.overflow(name, "were not sent because the interface's queue was full", s.TxNoBuffer, b.TxNoBuffer, s.TxFrames,
-			sprintf("ip link set %s txqueuelen 10000; tc -s qdisc show dev %s", name, name))
+			fmt.Sprintf("ip link set %s txqueuelen 10000; tc -s qdisc show dev %s", name, name))
 		if s.RxError > 0 {
 			d.found(api.Finding{
 				Kind: api.FindingOffload, Interface: name,
-				What:     sprintf("%s took in super-frames that the kernel cannot describe, of SCTP for one: they are lost, as %d were", name, s.RxError),
+				What:     fmt.Sprintf("%s took in super-frames that the kernel cannot describe, of SCTP for one: they are lost, as %d were", name, s.RxError),
 				Seen:     "counted by the link since uvsd's start",
-				Remedies: []api.Remedy{{On: "director", System: "Linux", Do: []string{sprintf("ethtool -K %s gro off lro off", name)}}},
+				Remedies: []api.Remedy{{On: "director", System: "Linux", Do: []string{fmt.Sprintf("ethtool -K %s gro off lro off", name)}}},
 			})
 		}
 	}
@@ -54,7 +56,7 @@ func (d *doctor) drops(before []link.Stats) {
 	if n := v[dataplane.DropOffload]; n > 0 {
 		d.found(api.Finding{
 			Kind: api.FindingOffload,
-			What: sprintf("%d frames came with unfinished checksums outside of their payload, which cannot be carried", n),
+			What: fmt.Sprintf("%d frames came with unfinished checksums outside of their payload, which cannot be carried", n),
 			Seen: "counted by the packet path since uvsd's start: uvsadm status, drops for offload",
 			Remedies: []api.Remedy{{On: "station", System: "Linux", Do: []string{
 				"ethtool -K eth0 tx off     # in the guest, or at the sender, whose driver asks for it",
@@ -63,7 +65,7 @@ func (d *doctor) drops(before []link.Stats) {
 	}
 	if n := v[dataplane.DropSlowPathFull]; n > 0 {
 		d.found(api.Finding{
-			Kind: api.FindingDrops, What: sprintf("%d frames (ARP, neighbour discovery, fragments) found the slow path's queue full", n),
+			Kind: api.FindingDrops, What: fmt.Sprintf("%d frames (ARP, neighbour discovery, fragments) found the slow path's queue full", n),
 			Seen:     "counted by the packet path since uvsd's start: uvsadm status, drops for slow-path-full",
 			Remedies: []api.Remedy{{On: "director", Do: []string{"tcpdump -eni INTERFACE arp or icmp6 or 'ip[6:2] & 0x3fff != 0'     # who sends so many?"}}},
 		})
@@ -76,8 +78,8 @@ func (d *doctor) overflow(iface, what string, n, before, all uint64, remedy stri
 		return
 	}
 	d.found(api.Finding{
-		Kind: api.FindingDrops, Interface: iface, What: sprintf("%d frames on %s %s", n, iface, what),
-		Seen:     sprintf("counted by the link since uvsd's start, beside %d that passed; %d in the last seconds", all, n-before),
+		Kind: api.FindingDrops, Interface: iface, What: fmt.Sprintf("%d frames on %s %s", n, iface, what),
+		Seen:     fmt.Sprintf("counted by the link since uvsd's start, beside %d that passed; %d in the last seconds", all, n-before),
 		Remedies: []api.Remedy{{On: "director", System: "Linux", Do: []string{remedy}}},
 	})
 }

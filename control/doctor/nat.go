@@ -1,6 +1,7 @@
 package doctor
 
 import (
+	"fmt"
 	"net/netip"
 
 	"uvs/control/api"
@@ -31,11 +32,11 @@ func (d *doctor) askNAT(t *target) {
 	if d.ctx.Err() != nil {
 		return
 	}
-	seen := sprintf("sent %s from %v, by NAT, to %s", askedNAT(t), from, natName(t))
+	seen := fmt.Sprintf("sent %s from %v, by NAT, to %s", askedNAT(t), from, natName(t))
 	answered := r.Outcome == dataplane.ProbeAccepted || r.Outcome == dataplane.ProbeRefused || r.Outcome == dataplane.ProbeEchoed
 	switch {
 	case answered && hop.Gateway == t.rs.IP && (r.Station != hop.Dst || r.Port != hop.Iface):
-		d.bypass(t, hop, sprintf("%s: the answer came in from %v on %s, and not from the server itself", seen, r.Station, d.portName(r.Port)), r.Station)
+		d.bypass(t, hop, fmt.Sprintf("%s: the answer came in from %v on %s, and not from the server itself", seen, r.Station, d.portName(r.Port)), r.Station)
 	case r.Outcome == dataplane.ProbeAstray:
 		d.bypass(t, hop, seen+": the answer was sent to the MAC address of the director's own host, which uvsd leaves alone", packet.MAC{})
 	case r.Outcome == dataplane.ProbeRefused:
@@ -43,8 +44,8 @@ func (d *doctor) askNAT(t *target) {
 	case answered:
 	case r.Outcome == dataplane.ProbeError:
 		f := d.finding(t, api.FindingSilent, hop)
-		f.What = sprintf("%s, or a station before it, rejects packets to %s", t.name(hop), natName(t))
-		f.Seen = sprintf("%s: %v answered with %s", seen, r.From, icmpName(&r))
+		f.What = fmt.Sprintf("%s, or a station before it, rejects packets to %s", t.name(hop), natName(t))
+		f.Seen = fmt.Sprintf("%s: %v answered with %s", seen, r.From, icmpName(&r))
 		f.Remedies = natListenRemedies(t)
 		d.found(f)
 	default:
@@ -61,7 +62,7 @@ func (d *doctor) silentNAT(t *target, hop *nexthop.Hop, seen string) {
 		}
 		switch r.Outcome {
 		case dataplane.ProbeAccepted, dataplane.ProbeRefused, dataplane.ProbeEchoed:
-			d.bypass(t, hop, sprintf("%s, several times: no answer; the same from %v, on its own segment, was answered", seen, near), packet.MAC{})
+			d.bypass(t, hop, fmt.Sprintf("%s, several times: no answer; the same from %v, on its own segment, was answered", seen, near), packet.MAC{})
 			return
 		}
 	}
@@ -70,7 +71,7 @@ func (d *doctor) silentNAT(t *target, hop *nexthop.Hop, seen string) {
 		return
 	}
 	f := d.finding(t, api.FindingSilent, hop)
-	f.What = sprintf("%s doesn't answer on %s: it is down there, a firewall drops it, or its answers don't come back through the director", t.name(hop), natName(t))
+	f.What = fmt.Sprintf("%s doesn't answer on %s: it is down there, a firewall drops it, or its answers don't come back through the director", t.name(hop), natName(t))
 	f.Seen = seen + ", several times: no answer, from its own segment neither"
 	f.Remedies = append(natListenRemedies(t), d.gatewayRemedies(t, hop)...)
 	d.found(f)
@@ -132,7 +133,7 @@ func (d *doctor) inGateway(a packet.Addr, port int) bool {
 // bypass is the finding that a server's answers go past the director. router is who got them, if that is known.
 func (d *doctor) bypass(t *target, hop *nexthop.Hop, seen string, router packet.MAC) {
 	f := d.finding(t, api.FindingNATBypass, hop)
-	f.What = sprintf("answers of %s don't come back through the director: its default gateway is another", t.name(hop))
+	f.What = fmt.Sprintf("answers of %s don't come back through the director: its default gateway is another", t.name(hop))
 	if router != (packet.MAC{}) {
 		f.What += ", whose answers come from " + router.String()
 	}
@@ -146,7 +147,7 @@ func (d *doctor) gatewayRemedies(t *target, hop *nexthop.Hop) []api.Remedy {
 	own, ok := d.gatewayOn(is4, hop.Iface)
 	if !ok {
 		return []api.Remedy{{On: "director", Do: []string{
-			sprintf("uvsd --gateway ADDRESS/PREFIX@%s     # an address of its own for its servers' default gateway", d.portName(hop.Iface)),
+			fmt.Sprintf("uvsd --gateway ADDRESS/PREFIX@%s     # an address of its own for its servers' default gateway", d.portName(hop.Iface)),
 		}}}
 	}
 	gateway := own.Netip()
@@ -155,16 +156,16 @@ func (d *doctor) gatewayRemedies(t *target, hop *nexthop.Hop) []api.Remedy {
 		inet, flag, everything = "inet6", "ip -6", netip.PrefixFrom(netip.IPv6Unspecified(), 0)
 	}
 	return []api.Remedy{
-		{On: "real server", System: "Linux", Do: []string{sprintf("%s route replace default via %v", flag, gateway)}},
-		{On: "real server", System: "FreeBSD", Do: []string{sprintf("route change -%s default %v", inet, gateway)}},
-		{On: "real server", System: "Windows", Do: []string{sprintf("route delete %v", everything), sprintf("netsh interface ip%s add route %v \"Ethernet\" %v",
+		{On: "real server", System: "Linux", Do: []string{fmt.Sprintf("%s route replace default via %v", flag, gateway)}},
+		{On: "real server", System: "FreeBSD", Do: []string{fmt.Sprintf("route change -%s default %v", inet, gateway)}},
+		{On: "real server", System: "Windows", Do: []string{fmt.Sprintf("route delete %v", everything), fmt.Sprintf("netsh interface ip%s add route %v \"Ethernet\" %v",
 			map[bool]string{true: "v4", false: "v6"}[is4], everything, gateway)}},
 	}
 }
 
 func (d *doctor) notListening(t *target, hop *nexthop.Hop, seen string) {
 	f := d.finding(t, api.FindingNotListening, hop)
-	f.What = sprintf("%s refuses %v: nobody listens there", t.name(hop), t.rs.Addr)
+	f.What = fmt.Sprintf("%s refuses %v: nobody listens there", t.name(hop), t.rs.Addr)
 	f.Seen, f.Remedies = seen, natListenRemedies(t)
 	d.found(f)
 }

@@ -1,7 +1,7 @@
 package doctor
 
 import (
-	"net/netip"
+	"fmt"
 	"time"
 
 	"uvs/control/api"
@@ -62,9 +62,9 @@ func (d *doctor) finding(t *target, kind string, hop *nexthop.Hop) api.Finding {
 // name is the server as findings call it.
 func (t *target) name(hop *nexthop.Hop) string {
 	if hop != nil && hop.Gateway == t.rs.IP {
-		return sprintf("the real server %v (%v)", t.rs.Addr.Addr(), hop.Dst)
+		return fmt.Sprintf("the real server %v (%v)", t.rs.Addr.Addr(), hop.Dst)
 	}
-	return sprintf("the real server %v", t.rs.Addr.Addr())
+	return fmt.Sprintf("the real server %v", t.rs.Addr.Addr())
 }
 
 // probe is a probe of t by its forwarding method.
@@ -116,21 +116,21 @@ func (d *doctor) unreachable(t *target, status nexthop.Status) {
 	host := t.rs.Addr.Addr()
 	switch status {
 	case nexthop.NoRoute:
-		f.What = sprintf("there is no route to the real server %v", host)
+		f.What = fmt.Sprintf("there is no route to the real server %v", host)
 		f.Seen = "looked at the director's routes"
-		f.Remedies = []api.Remedy{{On: "director", Do: []string{sprintf("ip route add %v/%d via ROUTER", host, host.BitLen())}}}
+		f.Remedies = []api.Remedy{{On: "director", Do: []string{fmt.Sprintf("ip route add %v/%d via ROUTER", host, host.BitLen())}}}
 	case nexthop.NotAttached:
-		f.What = sprintf("the route to the real server %v leaves by an interface that uvsd is not attached to", host)
+		f.What = fmt.Sprintf("the route to the real server %v leaves by an interface that uvsd is not attached to", host)
 		f.Seen = "looked at the director's routes"
-		f.Remedies = []api.Remedy{{On: "director", Do: []string{sprintf("ip route get %v     # and name its interface with uvsd --interface", host)}}}
+		f.Remedies = []api.Remedy{{On: "director", Do: []string{fmt.Sprintf("ip route get %v     # and name its interface with uvsd --interface", host)}}}
 	default:
 		how := "ARP"
 		if !host.Is4() {
 			how = "neighbour discovery"
 		}
-		f.What = sprintf("the real server %v, or the router to it, doesn't answer: it is down, or on another segment", host)
-		f.Seen = sprintf("asked for its MAC address by %s, and if it is behind a router sent it pings", how)
-		f.Remedies = []api.Remedy{{On: "director", Do: []string{sprintf("ip neigh show %v; ip route get %v", host, host)}}}
+		f.What = fmt.Sprintf("the real server %v, or the router to it, doesn't answer: it is down, or on another segment", host)
+		f.Seen = fmt.Sprintf("asked for its MAC address by %s, and if it is behind a router sent it pings", how)
+		f.Remedies = []api.Remedy{{On: "director", Do: []string{fmt.Sprintf("ip neigh show %v; ip route get %v", host, host)}}}
 	}
 	d.found(f)
 }
@@ -182,7 +182,7 @@ func (d *doctor) askThroughVIP(t *target) {
 		d.unreachable(t, nexthop.Unreachable)
 		return
 	}
-	d.judge(t, hop, &r, sprintf("sent %s from %v to %v through the director's forwarding code to %v", asked, from, serviceName(t), t.rs.Addr.Addr()), has)
+	d.judge(t, hop, &r, fmt.Sprintf("sent %s from %v to %v through the director's forwarding code to %v", asked, from, serviceName(t), t.rs.Addr.Addr()), has)
 }
 
 // alive says that a server that is silent is there at all: a neighbour by ARP or neighbour discovery, another by a ping.
@@ -238,47 +238,47 @@ func (d *doctor) judge(t *target, hop *nexthop.Hop, r *dataplane.ProbeResult, se
 	switch r.Outcome {
 	case dataplane.ProbeRefused:
 		f.Kind = api.FindingNotListening
-		f.What = sprintf("%s has the VIP but refuses %v: nobody listens there", name, t.vs.Addr)
+		f.What = fmt.Sprintf("%s has the VIP but refuses %v: nobody listens there", name, t.vs.Addr)
 		f.Seen = seen + ": a reset came back"
 		f.Remedies = listenRemedies(t)
 	case dataplane.ProbeError:
-		f.Seen = sprintf("%s: %v answered with %s", seen, r.From, icmpName(r))
+		f.Seen = fmt.Sprintf("%s: %v answered with %s", seen, r.From, icmpName(r))
 		if noProtocol(r) {
 			f.Kind = api.FindingNoTunnel
-			f.What = sprintf("%s doesn't know the tunnel that packets come in (%s)", name, tunnelName(t.rs))
+			f.What = fmt.Sprintf("%s doesn't know the tunnel that packets come in (%s)", name, tunnelName(t.rs))
 			f.Remedies = tunnelRemedies(vip)
 			break
 		}
 		if what := icmpName(r); what == hostUnreachable {
 			f.Kind = api.FindingUnreachable
-			f.What = sprintf("the real server %v is not reached: %v says so", t.rs.Addr.Addr(), r.From)
-			f.Remedies = []api.Remedy{{On: "path", Do: []string{sprintf("ip route get %v; ip neigh show %v     # on %v", t.rs.Addr.Addr(), t.rs.Addr.Addr(), r.From)}}}
+			f.What = fmt.Sprintf("the real server %v is not reached: %v says so", t.rs.Addr.Addr(), r.From)
+			f.Remedies = []api.Remedy{{On: "path", Do: []string{fmt.Sprintf("ip route get %v; ip neigh show %v     # on %v", t.rs.Addr.Addr(), t.rs.Addr.Addr(), r.From)}}}
 			break
 		}
 		f.Kind = api.FindingSilent
-		f.What = sprintf("%s, or a station before it, rejects packets to %s: a firewall, or no way on", name, serviceName(t))
+		f.What = fmt.Sprintf("%s, or a station before it, rejects packets to %s: a firewall, or no way on", name, serviceName(t))
 		f.Remedies = listenRemedies(t)
 	case dataplane.ProbeReturned:
-		f.What = sprintf("%s doesn't have the VIP %v: it forwards packets to it, back to the director", name, vip)
+		f.What = fmt.Sprintf("%s doesn't have the VIP %v: it forwards packets to it, back to the director", name, vip)
 		f.Seen = seen + ": the very packet came back"
 		f.Remedies = vipRemedies(t)
 	case dataplane.ProbeSilent:
 		if has {
 			f.Kind = api.FindingSilent
-			f.What = sprintf("%s has the VIP but doesn't answer on %v: a firewall drops it, or answers go another way", name, t.vs.Addr)
+			f.What = fmt.Sprintf("%s has the VIP but doesn't answer on %v: a firewall drops it, or answers go another way", name, t.vs.Addr)
 			f.Seen = seen + ": no answer to a SYN, but to a ping of the VIP, or to a datagram to one of its closed ports"
 			f.Remedies = listenRemedies(t)
 			break
 		}
-		f.What = sprintf("%s doesn't have the VIP %v: packets to it are lost there", name, vip)
+		f.What = fmt.Sprintf("%s doesn't have the VIP %v: packets to it are lost there", name, vip)
 		if t.method == service.Tunnel {
-			f.What = sprintf("%s doesn't have the VIP %v, or doesn't take tunnels (%s) from this director: packets are lost there", name, vip, tunnelName(t.rs))
+			f.What = fmt.Sprintf("%s doesn't have the VIP %v, or doesn't take tunnels (%s) from this director: packets are lost there", name, vip, tunnelName(t.rs))
 		}
 		f.Seen = seen + " several times, and a datagram to a closed port there: no answer to any, though the server is there"
 		f.Remedies = vipRemedies(t)
 	default:
 		f.Kind = api.FindingUnreachable
-		f.What = sprintf("packets to %s are not sent: %v", name, r.Verdict)
+		f.What = fmt.Sprintf("packets to %s are not sent: %v", name, r.Verdict)
 		f.Seen = seen
 		f.Remedies = []api.Remedy{{On: "director", Do: []string{"uvsadm status"}}}
 	}
@@ -305,73 +305,18 @@ func icmpName(r *dataplane.ProbeResult) string {
 	case noProtocol(r):
 		return "ICMP protocol unreachable"
 	case r.MTU > 0:
-		return sprintf("ICMP, that no more than %d bytes go on", r.MTU)
+		return fmt.Sprintf("ICMP, that no more than %d bytes go on", r.MTU)
 	}
-	return sprintf("ICMP%s type %d code %d", map[bool]string{true: "", false: "v6"}[r.From.Is4()], r.Type, r.Code)
+	return fmt.Sprintf("ICMP%s type %d code %d", map[bool]string{true: "", false: "v6"}[r.From.Is4()], r.Type, r.Code)
 }
 
 // tunnelName is a server's encapsulation as ipvsadm calls it.
 func tunnelName(rs *service.RealServer) string {
 	switch e := rs.Encap(); e.Kind {
 	case service.GUE:
-		return sprintf("GUE, UDP port %d", e.Port)
+		return fmt.Sprintf("GUE, UDP port %d", e.Port)
 	case service.GRE:
 		return "GRE"
 	}
 	return "IP-in-IP"
-}
-
-func listenRemedies(t *target) []api.Remedy {
-	port := t.vs.Addr.Port()
-	return []api.Remedy{
-		{On: "real server", System: "Linux", Do: []string{
-			sprintf("ss -lntup '( sport = :%d )'     # the program must listen on %v or on all addresses, port %d", port, t.vs.Addr.Addr(), port),
-			"nft list ruleset; iptables -S INPUT     # and no firewall may refuse it",
-		}},
-		{On: "real server", System: "FreeBSD", Do: []string{sprintf("sockstat -l -p %d; pfctl -sr; ipfw list", port)}},
-		{On: "real server", System: "Windows", Do: []string{sprintf(`netstat -ano | findstr ":%d "`, port), "netsh advfirewall show allprofiles"}},
-	}
-}
-
-// vipRemedies give a server the VIP.
-func vipRemedies(t *target) []api.Remedy {
-	vip := t.vs.Addr.Addr()
-	if t.method == service.Tunnel {
-		return tunnelRemedies(vip)
-	}
-	linux := api.Remedy{On: "real server", System: "Linux", Do: []string{sprintf("ip addr replace %v dev lo", netip.PrefixFrom(vip, vip.BitLen()))}}
-	freebsd := api.Remedy{On: "real server", System: "FreeBSD", Do: []string{"ifconfig lo1 create", sprintf("ifconfig lo1 inet6 %v prefixlen 128 alias", vip)}}
-	windows := api.Remedy{On: "real server", System: "Windows", Do: []string{sprintf(`netsh interface ipv6 add address "vip" %v/128`, vip)}}
-	version := "ipv6"
-	if vip.Is4() {
-		version = "ipv4"
-		linux.Do = append([]string{"sysctl -w net.ipv4.conf.all.arp_ignore=1 net.ipv4.conf.all.arp_announce=2     # first: or it answers ARP for it"}, linux.Do...)
-		freebsd.Do[1] = sprintf("ifconfig lo1 inet %v netmask 255.255.255.255 alias -arp", vip)
-		windows.Do[0] = sprintf(`netsh interface ipv4 add address "vip" %v 255.255.255.255     # a loopback adapter: docs/arp-problem.md`, vip)
-	}
-	windows.Do = append(windows.Do,
-		sprintf(`netsh interface %s set interface "Ethernet" weakhostreceive=enabled`, version),
-		sprintf(`netsh interface %s set interface "vip" weakhostreceive=enabled weakhostsend=enabled`, version))
-	return []api.Remedy{linux, freebsd, windows}
-}
-
-// tunnelRemedies make a server the end of a tunnel.
-func tunnelRemedies(vip netip.Addr) []api.Remedy {
-	if !vip.Is4() {
-		return []api.Remedy{{On: "real server", System: "Linux", Do: []string{
-			sprintf("uvsdecap --director DIRECTOR --vip %v     # or a tunnel of the kernel's: docs/tunnels.md", vip),
-		}}}
-	}
-	return []api.Remedy{
-		{On: "real server", System: "Linux", Do: []string{
-			"sysctl -w net.ipv4.conf.all.arp_ignore=1 net.ipv4.conf.all.arp_announce=2",
-			sprintf("modprobe ipip && ip addr replace %v/32 dev tunl0 && ip link set tunl0 up", vip),
-			"sysctl -w net.ipv4.conf.tunl0.rp_filter=2     # for GRE and GUE: docs/tunnels.md",
-			sprintf("uvsdecap --director DIRECTOR --vip %v     # instead, where the kernel has no ipip", vip),
-		}},
-		{On: "real server", System: "FreeBSD", Do: []string{
-			"ifconfig gif0 create tunnel REALSERVER DIRECTOR",
-			sprintf("ifconfig gif0 inet %v %v netmask 255.255.255.255", vip, vip),
-		}},
-	}
 }

@@ -1,6 +1,8 @@
 package doctor
 
 import (
+	"fmt"
+
 	"uvs/control/api"
 	"uvs/dataplane"
 	"uvs/dataplane/nexthop"
@@ -31,7 +33,7 @@ func (d *doctor) askTunnel(t *target) {
 	}
 	host := t.rs.Addr.Addr()
 	if known := d.Plane.PathMTU(t.rs.IP, hop.MTU); known < hop.MTU {
-		d.narrow(t, hop, known, sprintf("a router told the director so (ICMP), within the last ten minutes, about what it sent to %v", host))
+		d.narrow(t, hop, known, fmt.Sprintf("a router told the director so (ICMP), within the last ten minutes, about what it sent to %v", host))
 		return
 	}
 	from, ok := d.source(t.rs.IP.Is4(), hop.Iface)
@@ -42,11 +44,11 @@ func (d *doctor) askTunnel(t *target) {
 	full := dataplane.Direct(dataplane.ProbeEcho, from, t.rs.IP, 0)
 	full.Len, full.Uncut = hop.MTU, true
 	r := d.probe(full)
-	seen := sprintf("pinged %v from %v with packets of %d bytes that must not be cut", host, from, hop.MTU)
+	seen := fmt.Sprintf("pinged %v from %v with packets of %d bytes that must not be cut", host, from, hop.MTU)
 	switch {
 	case d.ctx.Err() != nil:
 	case r.Outcome == dataplane.ProbeError && r.MTU > 0:
-		d.narrow(t, hop, r.MTU, sprintf("%s: %v answered that no more than %d go on", seen, r.From, r.MTU))
+		d.narrow(t, hop, r.MTU, fmt.Sprintf("%s: %v answered that no more than %d go on", seen, r.From, r.MTU))
 	case r.Outcome == dataplane.ProbeSilent:
 		small := dataplane.Direct(dataplane.ProbeEcho, from, t.rs.IP, 0)
 		if d.probe(small).Outcome != dataplane.ProbeEchoed {
@@ -70,21 +72,21 @@ func (d *doctor) narrow(t *target, hop *nexthop.Hop, mtu int, seen string) {
 		headers = packet.IPv6Len + packet.TCPLen
 	}
 	if mtu == 0 {
-		f.What = sprintf("the path to %v carries less than %d bytes, and nobody says how much: full packets in the tunnel vanish", host, hop.MTU)
+		f.What = fmt.Sprintf("the path to %v carries less than %d bytes, and nobody says how much: full packets in the tunnel vanish", host, hop.MTU)
 		f.Remedies = []api.Remedy{
 			{On: "path", Do: []string{"let its routers send ICMP fragmentation-needed (ICMPv6 packet-too-big), or raise their MTU"}},
-			{On: "director", System: "Linux", Do: []string{sprintf("ip route replace %v/%d via ROUTER mtu lock MTU     # what the path carries", host, host.BitLen())}},
+			{On: "director", System: "Linux", Do: []string{fmt.Sprintf("ip route replace %v/%d via ROUTER mtu lock MTU     # what the path carries", host, host.BitLen())}},
 		}
 	} else {
-		f.What = sprintf("the path to %v carries only %d of %d bytes: tunnelled packets don't fit, and clients whose ICMP is filtered hang", host, mtu, hop.MTU)
-		f.Remedies = []api.Remedy{{On: "path", Do: []string{sprintf("raise the MTU of its links from %d to %d", mtu, hop.MTU)}}}
+		f.What = fmt.Sprintf("the path to %v carries only %d of %d bytes: tunnelled packets don't fit, and clients whose ICMP is filtered hang", host, mtu, hop.MTU)
+		f.Remedies = []api.Remedy{{On: "path", Do: []string{fmt.Sprintf("raise the MTU of its links from %d to %d", mtu, hop.MTU)}}}
 	}
 	if mtu == 0 {
 		mtu = hop.MTU
 	}
 	advmss := max(mtu-overhead(t)-headers, 0)
 	f.Remedies = append(f.Remedies, api.Remedy{On: "real server", System: "Linux", Do: []string{
-		sprintf("ip route change default via GATEWAY advmss %d     # or less: clients then send segments that fit", advmss),
+		fmt.Sprintf("ip route change default via GATEWAY advmss %d     # or less: clients then send segments that fit", advmss),
 	}})
 	d.found(f)
 }
