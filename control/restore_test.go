@@ -60,7 +60,7 @@ func linear(t *testing.T, what string, times int, small, large func()) {
 			work()
 			least[i] = min(least[i], threadTime(t)-before)
 		}
-		if fair := least[0] * time.Duration(times); least[1] < 4*fair+100*time.Millisecond {
+		if fair := least[0] * time.Duration(times); least[1] < 5*fair+200*time.Millisecond {
 			return
 		}
 	}

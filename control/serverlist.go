@@ -28,10 +28,17 @@ func (l *serverList) prepend(rs *service.RealServer) {
 	l.room[l.from] = rs
 }
 
-// remove takes rs out; the list moves to memory of its own.
+// remove takes rs out. At either end the list becomes shorter where it is; else it moves to memory of its own, since tables in
+// force read this.
 func (l *serverList) remove(rs *service.RealServer) {
 	list := l.all()
-	if i := slices.Index(list, rs); i >= 0 {
+	switch i := slices.Index(list, rs); i {
+	case -1:
+	case len(list) - 1:
+		l.room = l.room[:len(l.room)-1]
+	case 0:
+		l.room, l.from = list[1:], 0
+	default:
 		l.room, l.from = slices.Concat(list[:i], list[i+1:]), 0
 	}
 }
