@@ -31,9 +31,7 @@ func (w *sweeper) note(shard uint32) { w.dying[shard/64].Or(1 << (shard % 64)) }
 // second; it is cheap when nothing is due. It returns true if it stopped for its budget.
 func (t *Table) Advance(now int64, budget int) (more bool) {
 	w, tick := &t.sweeper, tickOf(now)
-	if t.pool.low() {
-		t.pool.refill(tick, false)
-	}
+	t.pool.look(tick)
 	if !t.bury(&budget) {
 		return true
 	}

@@ -53,9 +53,7 @@ func (t *Table) Insert(n *NewConn, c *Conn) Outcome {
 		return Full
 	}
 	r, tick := t.rules.Load(), tickOf(n.Now)
-	if t.pool.low() {
-		t.pool.refill(tick, false)
-	}
+	t.pool.look(tick)
 	s := &t.conns[k.shard]
 	slot, e, ok := t.seek(s, &k, tick)
 	if !ok {

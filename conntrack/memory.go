@@ -40,6 +40,8 @@ type pool struct {
 	// wide says that memory for IPv6 was ever wanted. A director without IPv6 holds none.
 	wide atomic.Bool
 
+	hungry atomic.Pointer[chan struct{}] // set if somebody else than the workers calls Refill
+
 	growing [numKinds]sync.Mutex // held across alloc, never together with mu or a shard's lock
 	failed  atomic.Uint32        // the tick of alloc's last failure, 0 for none
 }
@@ -67,6 +69,33 @@ func (p *pool) take(k memoryKind) *slab {
 func (p *pool) low() bool {
 	return p.left[entryMemory].Load() < lowSlabs || p.left[indexMemory].Load() < lowSlabs ||
 		p.wide.Load() && p.left[entry6Memory].Load() < lowSlabs
+}
+
+// LowMemory returns a channel that has an element when memory runs low. Who asks for it must call Refill then: workers, which
+// meet page faults and system calls there, do so from now on only when nothing is left.
+func (t *Table) LowMemory() <-chan struct{} {
+	c := make(chan struct{}, 1)
+	t.pool.hungry.Store(&c)
+	return c
+}
+
+// Refill gets memory for entries to come, if it runs low. now is as everywhere.
+func (t *Table) Refill(now int64) { t.pool.refill(tickOf(now), false) }
+
+// look gets memory if it runs low, or has it got.
+func (p *pool) look(tick uint32) {
+	if !p.low() {
+		return
+	}
+	c := p.hungry.Load()
+	if c == nil {
+		p.refill(tick, false)
+		return
+	}
+	select {
+	case *c <- struct{}{}:
+	default:
+	}
 }
 
 // refill gets memory where it runs low. It may take as long as a system call, so no lock of a shard may be held. Unless

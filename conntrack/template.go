@@ -100,9 +100,7 @@ func (t *Table) InsertTemplate(n *NewTemplate, c *Conn) Outcome {
 		return Full
 	}
 	tick := tickOf(n.Now)
-	if t.pool.low() {
-		t.pool.refill(tick, false)
-	}
+	t.pool.look(tick)
 	s := &t.templates[k.shard]
 	s.lock()
 	defer s.unlock()

@@ -179,7 +179,25 @@ func (p *Plane) Run(ctx context.Context) error {
 		g.Go(func() error { return w.run(ctx) })
 	}
 	g.Go(func() error { return p.slow.run(ctx) })
+	g.Go(func() error { return p.supply(ctx) })
 	return g.Wait()
+}
+
+// supplyPause is the least time between two additions to the connection table's memory, a megabyte each. When there is none to
+// be had, the supplier is asked with every connection.
+const supplyPause = time.Millisecond
+
+// supply gets the connection table memory before it is needed, so that no packet waits for its page faults.
+func (p *Plane) supply(ctx context.Context) error {
+	for low := p.cfg.Conns.LowMemory(); ; {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-low:
+			p.cfg.Conns.Refill(BootTime())
+			time.Sleep(supplyPause)
+		}
+	}
 }
 
 // Wake makes every worker and the slow path look again at the packets they hold and at their links. Call it when a next hop

@@ -23,6 +23,7 @@ import (
 
 const usage = `usage: uvsbench micro [options]   stages of the packet path, in the format of Go's benchmarks
        uvsbench wire [options]    uvs beside others, on networks of its own (as root)
+       uvsbench scale [options]   ten million connections, 100,000 services, and changes to them
 uvsbench micro --help and uvsbench wire --help explain the options.`
 
 func main() {
@@ -44,6 +45,8 @@ func run(ctx context.Context, args []string, out io.Writer) error {
 		return micro(ctx, args, out)
 	case "wire":
 		return wire(ctx, args, out)
+	case "scale":
+		return scaled(ctx, args, out)
 	case "forwarder":
 		return forwarder(ctx, args, out)
 	case "help", "--help", "-h":

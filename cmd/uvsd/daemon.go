@@ -91,7 +91,7 @@ func newDaemon(o *options, log *zap.Logger) (_ *daemon, err error) {
 	if limit == 0 {
 		limit = maxConnections()
 	}
-	if d.conns, err = conntrack.New(conntrack.Config{Servers: servers, Alloc: tableMemory, MaxConns: limit}); err != nil {
+	if d.conns, err = conntrack.New(conntrack.Config{Servers: servers, Alloc: dataplane.TableMemory, MaxConns: limit}); err != nil {
 		return nil, err
 	}
 	if err = d.preparePlane(); err != nil {

@@ -1,23 +1,12 @@
 package main
 
 import (
-	"fmt"
 	"math"
 
 	"golang.org/x/sys/unix"
 
 	"uvs/conntrack"
 )
-
-// tableMemory gives the connection table zeroed memory outside the Go heap, which the garbage collector never looks at.
-// It is made resident at once, lest the packet path meet its page faults, and lives as long as the process.
-func tableMemory(n int) ([]byte, error) {
-	b, err := unix.Mmap(-1, 0, n, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_PRIVATE|unix.MAP_ANONYMOUS|unix.MAP_POPULATE)
-	if err != nil {
-		return nil, fmt.Errorf("take %d bytes for the connection table: %w", n, err)
-	}
-	return b, nil
-}
 
 // entryBytes is what a connection costs, all told.
 const entryBytes = 110

@@ -40,7 +40,8 @@ var rules = map[string][]string{
 	"lab/sctp":             {},
 	"cmd/uvsd":             {"control/...", "dataplane/...", "conntrack", "sched", "service", "packet"},
 	"bench":                {"packet", "service", "sched", "conntrack", "forward", "dataplane/...", "lab"}, // measures them all
-	"cmd/uvsbench":         {"bench", "packet"},
+	"bench/scale":          {"control", "control/api", "conntrack", "dataplane/...", "packet", "service"},  // directors whole, but for their sockets
+	"cmd/uvsbench":         {"bench/...", "packet"},
 	"cmd/uvsdecap":         {"dataplane/decap"},
 	"cmd/uvsadm":           {"control/api", "control/ipvsadm"},
 	"lab/demo":             {"lab"},
