@@ -21,6 +21,7 @@ type virtual struct {
 	options    string // what -A and -E get beside the scheduler
 	scheduler  string
 	exists     bool
+	local      bool // it has, or had, a server that is the director itself
 	servers    []*server
 }
 
@@ -84,8 +85,9 @@ func generate(seed uint64, index int) *generator {
 			case g.chance(10): // nothing but a tunnel leads to the other family
 				s = &server{address: g.serverAddress(v, !g.family, 11+3*i+j), method: "-i", foreign: true}
 			}
-			if j == 0 && g.chance(25) {
+			if j == 0 && !slices.Contains(strings.Fields(v.options), "-o") && g.chance(25) {
 				s = g.local(v, s.method)
+				v.local = true
 			}
 			v.servers = append(v.servers, s)
 			g.trace.Setup = append(g.trace.Setup, g.server("-a", v, s))
@@ -162,7 +164,7 @@ func (g *generator) options(v *virtual) string {
 			}
 			o = append(o, "-M", pick(g, masks))
 		}
-	case v.flag == "-u" && g.chance(30):
+	case v.flag == "-u" && !v.local && g.chance(30):
 		o = append(o, "-o")
 	}
 	if (v.scheduler == "sh" || v.scheduler == "mh") && g.chance(60) {
@@ -176,11 +178,12 @@ func (g *generator) add(v *virtual) string {
 	return strings.TrimSpace(fmt.Sprintf("-A %s %s -s %s %s", v.flag, v.name, v.scheduler, v.options))
 }
 
-// local is a real server that is the director itself. NAT to loopback is not among them, which the kernel drops, nor is what may
-// become one-packet scheduling to it: uvs remembers nothing of such packets, and from a loopback address no answer leaves.
+// local is a real server that is the director itself. NAT to loopback is not among them, which the kernel drops. Nor is there
+// one-packet scheduling to such servers: uvs remembers nothing of such packets, so that the host answers under the address that
+// it was asked by.
 func (g *generator) local(v *virtual, method string) *server {
 	hosts := g.family.own()
-	if method != "-g" || v.flag == "-u" {
+	if method != "-g" {
 		hosts = hosts[:len(hosts)-1]
 	}
 	address := g.serverAddress(v, g.family, 11)

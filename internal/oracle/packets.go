@@ -65,7 +65,11 @@ func (g *generator) follow(f *flow) step {
 	if f.udp {
 		return g.packet("udp", f)
 	}
-	s := g.packet(g.kind(fromClient), f)
+	kind := g.kind(fromClient)
+	if !f.on.exists && (kind == "syn" || kind == "synack" || kind == "synfin") {
+		kind = "ack" // the kernel's own reset of it would hit the entry that it is about to let go of, and revive it
+	}
+	s := g.packet(kind, f)
 	switch s["pkt"] {
 	case "syn", "synack", "synfin":
 		s["wait"] = aTick // an old entry in whose place a new connection comes is counted until then
