@@ -27,6 +27,7 @@ type site struct {
 	lab                      *lab.Lab
 	client, director, server *lab.Namespace
 	oneArmed                 bool
+	sunk                     bool // what arrives is thrown away: see sink
 	vip, dip, rip, gateway   netip.Addr
 	clientMAC, serverMAC     packet.MAC
 	directorMAC              [2]packet.MAC // of its eth0 and eth1
@@ -189,11 +190,15 @@ func nft(ctx context.Context, n *lab.Namespace, rules string) error {
 	return nil
 }
 
-// sinkRules have the server drop what the generator sends before its stack looks at it, for every subject alike: it would
-// answer that nobody listens.
-const sinkRules = `table netdev sink {
-	chain early { type filter hook ingress device "eth0" priority 0; ip protocol { udp, ipip } drop; }
-}`
+// sinkMAC is the address that frames of the generator leave the director for: nobody's, so that the server's stack drops
+// them at once, for every subject alike. For its own it would look for a socket, and answer that there is none.
+var sinkMAC = packet.MAC{2, 0, 0, 0, 0xbe, 0xff}
+
+// sink makes the site one for the generator's datagrams.
+func (s *site) sink() error {
+	s.serverMAC, s.sunk = sinkMAC, true
+	return neighbourOn(s.director, "eth1", s.rip, sinkMAC)
+}
 
 // received is how many frames an interface has received so far.
 func received(n *lab.Namespace, ifname string) (uint64, error) {

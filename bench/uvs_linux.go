@@ -21,7 +21,10 @@ func startUVS(method string, offset uint16) func(context.Context, *Wire, *site) 
 		socket := filepath.Join(s.dir, "uvsd.sock")
 		args := []string{"--socket", socket, "--mac", "virtual", "--link", b.Link, "--interface", "eth0"}
 		if !s.oneArmed {
-			args = append(args, "--interface", "eth1", "--gateway", netip.PrefixFrom(s.gateway, 24).String()+"@eth1")
+			args = append(args, "--interface", "eth1")
+		}
+		if !s.oneArmed && !s.sunk { // on a gateway's segment uvs asks for the server itself, which wouldn't say that it is the sink
+			args = append(args, "--gateway", netip.PrefixFrom(s.gateway, 24).String()+"@eth1")
 		}
 		c, log, err := s.launch(ctx, filepath.Join(b.Programs, "uvsd"), append(args, b.UVSDArgs...)...)
 		if err != nil {

@@ -161,6 +161,11 @@ const overhead = 60 * time.Second
 func (b *Wire) one(ctx context.Context, round int, s *subject, w *work) Sample {
 	fmt.Fprintf(b.Progress, "round %d of %d: %s at %s\n", round+1, b.Rounds, s.name, w.name)
 	return b.sample(ctx, Sample{Round: round, Subject: s.name, Work: w.name}, s.oneArmed, func(ctx context.Context, site *site) (map[string]float64, error) {
+		if w.packets {
+			if err := site.sink(); err != nil {
+				return nil, err
+			}
+		}
 		r, err := s.start(ctx, b, site)
 		if err != nil {
 			return nil, err
