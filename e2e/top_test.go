@@ -106,6 +106,13 @@ func TestTopInATerminal(t *testing.T) {
 		return n
 	}
 	service := fmt.Sprintf(`^tcp %v:80 +rr +2 +\d+ +\d+ +[1-9]\d* +\S+ +\S+`, r.VIP())
+	foreground := func() {
+		t.Helper()
+		term.keys("clear", "Enter") // so that nothing of before is taken for what comes
+		term.await(`\A\s*prompt>\s*\z`)
+		term.keys("fg", "Enter")
+		term.await(service)
+	}
 
 	start()
 	term.await(service) // with a rate of connections
@@ -140,18 +147,14 @@ func TestTopInATerminal(t *testing.T) {
 	term.keys("C-z")
 	term.await(`Stopped`)
 	restored("C-z")
-	term.keys("clear; fg", "Enter") // so that nothing of before is taken for what comes
-	term.await(service)
+	foreground()
 	must(t, syscall.Kill(pid(), syscall.SIGTSTP))
 	term.await(`Stopped`)
 	restored("SIGTSTP")
-	term.keys("clear; fg", "Enter")
-	term.await(service)
+	foreground()
 	must(t, syscall.Kill(pid(), syscall.SIGSTOP))
 	term.await(`Stopped`)
-	term.keys("clear; fg", "Enter")
-	term.keys("c")
-	term.await(service)
+	foreground()
 	term.keys("q")
 	term.await(`^prompt>`)
 	term.keys("echo left=$?", "Enter")
