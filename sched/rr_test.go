@@ -184,7 +184,7 @@ func TestWeightedRoundRobinWithHugeWeightOverloaded(t *testing.T) {
 
 // TestWorkersShareOneCursor lets workers race: together they make as many picks of each server as one would alone.
 func TestWorkersShareOneCursor(t *testing.T) {
-	const workers, picks = 4, 3000
+	const workers, picks = 8, 1500
 	for _, c := range []struct {
 		scheduler string
 		weights   []int32

@@ -13,6 +13,7 @@ func TestEveryMeasurementRuns(t *testing.T) {
 		"services/100": func(out *strings.Builder) error { return Services(out, []int{100}) },
 		"changes/50":   func(out *strings.Builder) error { return Changes(t.Context(), out, 50, 100, 1, 50*time.Millisecond) },
 		"listing/3000": func(out *strings.Builder) error { return Listing(t.Context(), out, 3000, 50*time.Millisecond) },
+		"workers/2":    func(out *strings.Builder) error { return Workers(t.Context(), out, 2, 50*time.Millisecond) },
 	} {
 		var out strings.Builder
 		if err := run(&out); err != nil {

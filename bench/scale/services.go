@@ -9,6 +9,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"runtime"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -19,57 +20,66 @@ import (
 )
 
 // Services prints what a packet and a new connection cost with each number of services, and how long it takes to configure
-// that many in one change. Their packets go to all services in turn.
+// that many in one change: for packets to ten of the services, and to all in turn, of which each then comes with counters and
+// a server that no cache has.
 func Services(out io.Writer, numbers []int) error {
+	runtime.LockOSThread() // the processor time is the thread's
+	defer runtime.UnlockOSThread()
 	for _, n := range numbers {
-		var src *source
-		flags, flows := uint8(0x02), 0
-		r, err := newRig(1, func(_, leg int) link.Link {
-			if leg == 1 {
-				return &sink{fd: -1}
+		for _, busy := range []int{10, n} {
+			if err := services(out, n, busy); err != nil {
+				return err
 			}
-			src = newSource(func(i int) (int, int, uint8, bool) {
-				if flags == 0x10 {
-					i %= flows
-				}
-				return i * prime % n, i, flags, true
-			})
-			return src
-		})
-		if err != nil {
-			return err
-		}
-		begin := time.Now()
-		if err := r.configure(n, api.Masq); err != nil {
-			return err
-		}
-		fmt.Fprintf(out, "services/%d\tconfigured in one change after\t%v\n", n, time.Since(begin))
-		// The slow path looks at the table once, not in what is measured.
-		now := dataplane.BootTime()
-		r.plane.Step(now)
-		const steps = 2000
-		const rounds = 20
-		per := func() time.Duration {
-			begin := used()
-			for range steps / rounds {
-				now += 1000
-				r.plane.Step(now)
-			}
-			return (used() - begin) / (steps / rounds * batch)
-		}
-		fmt.Fprintf(out, "services/%d\tnew connection, least of %d stretches\t%v\n", n, rounds, least(rounds, per))
-		flags, flows = 0x10, src.next
-		src.next = 0
-		least(rounds, per) // every connection once
-		fmt.Fprintf(out, "services/%d\tpacket of %d established connections, least of %d stretches\t%v\n", n, flows, rounds, least(rounds, per))
-		if s := r.plane.Stats(); s.Forwarded != s.Received {
-			return fmt.Errorf("%d of %d packets were forwarded", s.Forwarded, s.Received)
-		}
-		if err := r.plane.Close(); err != nil {
-			return err
 		}
 	}
 	return nil
+}
+
+func services(out io.Writer, n, busy int) error {
+	var src *source
+	flags, flows := uint8(0x02), 0
+	r, err := newRig(1, func(_, leg int) link.Link {
+		if leg == 1 {
+			return &sink{fd: -1}
+		}
+		src = newSource(func(i int) (int, int, uint8, bool) {
+			if flags == 0x10 {
+				i %= flows
+			}
+			return i * prime % n % busy * (n / busy), i, flags, true
+		})
+		return src
+	})
+	if err != nil {
+		return err
+	}
+	begin := time.Now()
+	if err := r.configure(n, api.Masq); err != nil {
+		return err
+	}
+	fmt.Fprintf(out, "services/%d\t%d busy, configured in one change after\t%v\n", n, busy, time.Since(begin))
+	// The slow path looks at the table once, not in what is measured.
+	now := dataplane.BootTime()
+	r.plane.Step(now)
+	const steps = 2000
+	const rounds = 20
+	per := func() time.Duration {
+		begin := used()
+		for range steps / rounds {
+			now += 1000
+			r.plane.Step(now)
+		}
+		return (used() - begin) / (steps / rounds * batch)
+	}
+	fmt.Fprintf(out, "services/%d\t%d busy, new connection, least of %d stretches\t%v\n", n, busy, rounds, least(rounds, per))
+	flags, flows = 0x10, src.next
+	src.next = 0
+	least(rounds, per) // every connection once
+	fmt.Fprintf(out, "services/%d\t%d busy, packet of %d established connections, least of %d stretches\t%v\n", n, busy, flows, rounds, least(rounds, per))
+	if s := r.plane.Stats(); s.Forwarded != s.Received {
+		return fmt.Errorf("%d of %d packets were forwarded", s.Forwarded, s.Received)
+	}
+	return r.plane.Close()
 }
 
 // Listing prints how long a listing of so many connections takes through the API's socket, how much memory it takes, and how
@@ -122,6 +132,7 @@ func Listing(ctx context.Context, out io.Writer, conns int, length time.Duration
 		fmt.Fprintf(out, "listing/%d\tlatency %s\t%s\n", conns, what, quantiles(sent))
 		return err
 	}
+	time.Sleep(length) // what filling has left to do
 	if err := watch("before", func() error { time.Sleep(length); return nil }); err != nil {
 		return err
 	}

@@ -13,7 +13,7 @@ import (
 // scaled is the word scale.
 func scaled(ctx context.Context, args []string, out io.Writer) error {
 	fs := flag.NewFlagSet("uvsbench scale", flag.ContinueOnError)
-	what := fs.String("what", "table,services,changes,listing", "what to measure")
+	what := fs.String("what", "table,services,changes,listing,workers", "what to measure")
 	small := fs.Bool("small", false, "only what is done in seconds: nothing of ten million connections or 100,000 services")
 	rounds := fs.Int("rounds", 5, "rounds of changes")
 	length := fs.Duration("time", time.Second, "length of a round")
@@ -39,6 +39,12 @@ func scaled(ctx context.Context, args []string, out io.Writer) error {
 			err = scale.Changes(ctx, out, many, 100, *rounds, *length)
 		case "listing":
 			err = scale.Listing(ctx, out, conns, *length)
+		case "workers":
+			for _, n := range []int{1, 2, 8} {
+				if err = scale.Workers(ctx, out, n, *length); err != nil {
+					break
+				}
+			}
 		default:
 			err = fmt.Errorf("nothing called %q to measure", word)
 		}
