@@ -22,7 +22,7 @@ import (
 type ForwarderConfig struct {
 	Interface [2]string
 	MAC, To   [2]packet.MAC
-	Kind      link.Kind
+	Link      string    // of the bare forwarder: auto, ring or simple
 	Ready     io.Writer // told when frames are forwarded from now on
 }
 
@@ -35,8 +35,12 @@ func Forward(ctx context.Context, cfg ForwarderConfig) (err error) {
 			err = errors.Join(err, l.Close())
 		}
 	}()
+	kind, err := link.ParseKind(cfg.Link)
+	if err != nil {
+		return err
+	}
 	for i, name := range cfg.Interface {
-		s, err := link.Open(link.Config{Interface: name, Kind: cfg.Kind, Unicast: [][6]byte{cfg.MAC[i]}})
+		s, err := link.Open(link.Config{Interface: name, Kind: kind, Unicast: [][6]byte{cfg.MAC[i]}})
 		if err != nil {
 			return err
 		}

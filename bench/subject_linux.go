@@ -106,7 +106,7 @@ func startForwarder(role string) func(context.Context, *Wire, *site) (*running, 
 		if err := s.knowForeign(); err != nil {
 			return nil, err
 		}
-		c, log, err := s.launch(ctx, b.Self, "forwarder", role, s.clientMAC.String(), s.serverMAC.String())
+		c, log, err := s.launch(ctx, b.Self, "forwarder", role, b.Link, s.clientMAC.String(), s.serverMAC.String())
 		if err != nil {
 			return nil, err
 		}

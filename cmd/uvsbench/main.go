@@ -97,7 +97,7 @@ func wire(ctx context.Context, args []string, out io.Writer) error {
 	fs.IntVar(&b.Rounds, "rounds", 5, "rounds, each of all subjects")
 	fs.DurationVar(&b.Time, "time", 2*time.Second, "length of each measured stretch")
 	fs.Float64Var(&b.Rate, "rate", 0, "frames a second that the generator offers; 0 for as many as it can")
-	fs.StringVar(&b.Link, "link", "auto", "uvsd's --link")
+	fs.StringVar(&b.Link, "link", "auto", "how uvsd and the bare forwarder receive and send: auto, `ring` or simple")
 	fs.Func("uvsd-args", "further `arguments` of uvsd's, separated by blanks", func(s string) error {
 		b.UVSDArgs = strings.Fields(s)
 		return nil
@@ -139,16 +139,17 @@ func wire(ctx context.Context, args []string, out io.Writer) error {
 	return err
 }
 
-// forwarder is what wire starts in its director's place: bare or single, with the MAC addresses beyond eth0 and eth1.
+// forwarder is what wire starts in its director's place: bare or single, with the kind of link and the MAC addresses beyond
+// eth0 and eth1.
 func forwarder(ctx context.Context, args []string, out io.Writer) error {
-	if len(args) != 3 {
-		return errors.New("forwarder is for uvsbench wire alone: ROLE CLIENT-MAC SERVER-MAC")
+	if len(args) != 4 {
+		return errors.New("forwarder is for uvsbench wire alone: ROLE LINK CLIENT-MAC SERVER-MAC")
 	}
-	cfg := bench.ForwarderConfig{Interface: [2]string{"eth0", "eth1"}, MAC: bench.ForeignMAC, Ready: out}
+	cfg := bench.ForwarderConfig{Interface: [2]string{"eth0", "eth1"}, Link: args[1], MAC: bench.ForeignMAC, Ready: out}
 	for i := range cfg.To {
-		mac, err := net.ParseMAC(args[1+i])
+		mac, err := net.ParseMAC(args[2+i])
 		if err != nil || len(mac) != len(cfg.To[i]) {
-			return fmt.Errorf("%q is no MAC address", args[1+i])
+			return fmt.Errorf("%q is no MAC address", args[2+i])
 		}
 		cfg.To[i] = packet.MAC(mac)
 	}
