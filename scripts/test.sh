@@ -22,7 +22,7 @@ packages=$(go list ./... | grep -v '^uvs/e2e')
 suite "build" make -s build
 suite "lint" scripts/lint.sh
 suite "unit, with race detector" go test -race -count=1 -timeout 8m $packages
-suite "allocations and memory, without" go test -count=1 -timeout 5m -run 'Alloc|Memory' $packages
+suite "allocations, memory, growth" go test -count=1 -timeout 5m -run 'Alloc|Memory|TenThousand' $packages
 # Most of these wait for timers of kernels and of uvs; two halves together take little longer than one.
 halves() {
 	local log pid status=0

@@ -61,12 +61,13 @@ func table(out io.Writer, n int) error {
 		}
 		growth.end(begin)
 	}
-	idle := new(stopwatch)
+	idle, mixed := new(stopwatch), uint64(0)
 	for i := range n {
 		begin := used()
-		keep = mixUp(i)
+		mixed += mixUp(i)
 		idle.end(begin)
 	}
+	runtime.KeepAlive(mixed)
 	runtime.GC()
 	if n >= 100_000 {
 		print("resident", fmt.Sprintf("%.1f", float64(resident()-before)/float64(n)), "B/conn")
@@ -198,10 +199,9 @@ func (s *stopwatch) worst() string {
 	return fmt.Sprintf("%v, 10th %v, 64th %v", at(0), at(9), at(63))
 }
 
-// keep has the compiler not leave out what is measured.
-var keep uint64
-
 // mixUp is something to do for the stopwatch's control.
+//
+//go:noinline
 func mixUp(i int) uint64 { return uint64(i) * 0x9e3779b97f4a7c15 >> 7 }
 
 // least is the least of several runs: what the machine gives when nobody disturbs.

@@ -189,16 +189,11 @@ func many(services int) string {
 func TestTenThousandRulesAreOneChange(t *testing.T) {
 	k := newKernel()
 	env := map[string]string{"UVS_SOCKET": serveKernel(t, k)}
-	start := time.Now()
 	if _, errs, exit := call(env, many(1000), "uvsadm", "-R"); exit != 0 || errs != "" {
 		t.Fatalf("exit %d, %q", exit, errs)
 	}
-	took := time.Since(start)
 	if k.changes != 1 || len(k.services) != 1000 || len(k.services[0].Servers) != 9 {
 		t.Errorf("%d changes and %d services, want 1 and 1000", k.changes, len(k.services))
-	}
-	if took > 5*time.Second { // the race detector included; a second without
-		t.Errorf("took %v", took)
 	}
 	saved, _, _ := call(env, "", "uvsadm", "-S", "-n")
 	if strings.Count(saved, "\n") != 10000 {
