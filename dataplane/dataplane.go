@@ -100,7 +100,9 @@ type Config struct {
 	Conflict func(port int, a netip.Addr, station packet.MAC)
 	// Pin binds worker i to CPU i.
 	Pin bool
-	Log *zap.Logger
+	// BusyPoll has workers look for frames without sleeping. Each then uses a whole CPU, and no frame waits until it wakes.
+	BusyPoll bool
+	Log      *zap.Logger
 }
 
 // Plane is a running packet path.

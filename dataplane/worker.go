@@ -68,11 +68,15 @@ func (w *worker) run(ctx context.Context) error {
 	}
 	stop := context.AfterFunc(ctx, w.poller.Wake)
 	defer stop()
+	wait := idleWait
+	if w.plane.cfg.BusyPoll {
+		wait = 0
+	}
 	for ctx.Err() == nil {
 		if w.step(BootTime()) {
 			continue
 		}
-		w.poller.Wait(idleWait)
+		w.poller.Wait(wait)
 		for i := range w.rx {
 			if w.poller.Err(i) != nil {
 				w.lookSoon()

@@ -21,6 +21,7 @@ type options struct {
 	link           link.Kind
 	workers        int
 	pin            bool
+	busyPoll       bool
 	mac            guard.Mode
 	gateways       []gateway
 	inner          dataplane.InnerPolicy
@@ -65,6 +66,7 @@ func parseOptions(args []string, out io.Writer) (*options, error) {
 	})
 	fs.IntVar(&o.workers, "workers", 1, "receiving threads; they share each interface's frames by flow")
 	fs.BoolVar(&o.pin, "pin", false, "bind worker N to CPU N")
+	fs.BoolVar(&o.busyPoll, "busy-poll", false, "look for frames without sleeping: each worker uses a whole CPU, which should be its own, and packets wait less for it")
 	fs.Func("mac", "whose MAC address the virtual addresses have: auto, `virtual` (uvsd's own) or interface (default auto)", func(s string) (err error) {
 		o.mac, err = guard.ParseMode(s)
 		return err

@@ -21,7 +21,7 @@ import (
 func (d *daemon) preparePlane() (err error) {
 	d.stack = local.New(local.Config{Queues: d.o.workers, MTU: d.largestMTU(), Made: d.stackMade, Log: d.log})
 	cfg := dataplane.Config{
-		Workers: d.o.workers, Pin: d.o.pin, Conns: d.conns, NextHops: d.resolver, Inner: d.o.inner,
+		Workers: d.o.workers, Pin: d.o.pin, BusyPoll: d.o.busyPoll, Conns: d.conns, NextHops: d.resolver, Inner: d.o.inner,
 		MasqueradeAddrs: d.o.masquerade, ProbeAddrs: d.o.probes, AnnounceInterval: d.o.announce, AnnounceOn: d.resolver.OnLink,
 		OpenRx: d.openRx, OpenTx: d.openTx, Stack: d.stackPort(), Conflict: d.conflict, Log: d.log,
 	}
