@@ -15,8 +15,8 @@ import (
 	"uvs/lab"
 )
 
-// serve starts a program on the server and waits until it listens on a port.
-func (s *site) serve(ctx context.Context, port uint16, name string, args ...string) (*lab.Cmd, error) {
+// serve starts a program on the server and waits until it says a word, or, if that is empty, until it listens on a port.
+func (s *site) serve(ctx context.Context, port uint16, word, name string, args ...string) (*lab.Cmd, error) {
 	log, err := os.Create(filepath.Join(s.dir, "server-"+name+".log"))
 	if err != nil {
 		return nil, err
@@ -26,6 +26,9 @@ func (s *site) serve(ctx context.Context, port uint16, name string, args ...stri
 	c.Stdout, c.Stderr = log, log
 	if err := c.Start(); err != nil {
 		return nil, err
+	}
+	if word != "" {
+		return c, upWithin(ctx, c, log.Name(), 10*time.Second, logSays(log.Name(), word))
 	}
 	return c, upWithin(ctx, c, log.Name(), 10*time.Second, func() error {
 		conn, err := s.server.Dial("tcp", netip.AddrPortFrom(s.rip, port).String())
@@ -70,7 +73,8 @@ func (s *site) during(ctx context.Context, r *running, server *lab.Cmd, client *
 // measureBulk moves bytes with iperf3.
 func (b *Wire) measureBulk(ctx context.Context, s *site, r *running, streams int, down bool) (map[string]float64, error) {
 	port := s.behind(r, bulkPort)
-	server, err := s.serve(ctx, port, "iperf3", "--server", "--port", strconv.Itoa(int(port)))
+	// A connection to see whether it listens would be its first client, and the real one be refused while it lasts.
+	server, err := s.serve(ctx, port, "Server listening", "iperf3", "--server", "--forceflush", "--port", strconv.Itoa(int(port)))
 	if err != nil {
 		return nil, err
 	}
@@ -127,7 +131,7 @@ func (b *Wire) measureRequests(ctx context.Context, s *site, r *running, keep bo
 	if err := os.WriteFile(config, []byte(text), 0o644); err != nil {
 		return nil, err
 	}
-	server, err := s.serve(ctx, port, "nginx", "-c", config)
+	server, err := s.serve(ctx, port, "", "nginx", "-c", config)
 	if err != nil {
 		return nil, err
 	}
