@@ -56,7 +56,7 @@ func Changes(ctx context.Context, out io.Writer, services, perSecond, rounds int
 	made := 0
 	for round := range 2 * rounds {
 		with := round%2 == 1
-		*p = pace{start: time.Now(), interval: interval, late: make([]time.Duration, 0, length/interval)}
+		p.begin(interval, int(length/interval))
 		tick := time.NewTicker(time.Second / time.Duration(perSecond))
 		for end := time.Now().Add(length); time.Now().Before(end); <-tick.C {
 			if with {
@@ -69,8 +69,8 @@ func Changes(ctx context.Context, out io.Writer, services, perSecond, rounds int
 			}
 		}
 		tick.Stop()
-		time.Sleep(20 * time.Millisecond) // what was due is on its way, and the worker writes no more
-		late := slices.Clone(p.late)
+		time.Sleep(20 * time.Millisecond) // what was due is on its way
+		late := p.lateness()
 		slices.Sort(late)
 		at := func(q float64) time.Duration { return late[int(q*float64(len(late)-1))] }
 		figures[round%2] = append(figures[round%2], []time.Duration{at(0.5), at(0.99), at(0.999), late[len(late)-1]})

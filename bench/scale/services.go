@@ -126,10 +126,9 @@ func Listing(ctx context.Context, out io.Writer, conns int, length time.Duration
 	defer func() { cancel(); <-running; <-running; r.plane.Close() }()
 
 	watch := func(what string, f func() error) error {
-		*p = pace{start: time.Now(), interval: interval, late: make([]time.Duration, 0, time.Minute/interval)}
+		p.begin(interval, int(time.Minute/interval))
 		err := f()
-		sent := p.late[:len(p.late):len(p.late)]
-		fmt.Fprintf(out, "listing/%d\tlatency %s\t%s\n", conns, what, quantiles(sent))
+		fmt.Fprintf(out, "listing/%d\tlatency %s\t%s\n", conns, what, quantiles(p.lateness()))
 		return err
 	}
 	time.Sleep(length) // what filling has left to do

@@ -2,6 +2,8 @@ package scale
 
 import (
 	"encoding/binary"
+	"slices"
+	"sync"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -93,6 +95,7 @@ func alwaysReadable() (int, error) { return unix.Eventfd(1, unix.EFD_CLOEXEC|uni
 
 // pace makes frames due at even intervals, and notes how long after that each has been sent on.
 type pace struct {
+	mu       sync.Mutex // over all below: the worker hands out, the measurement begins anew and reads
 	start    time.Time
 	interval time.Duration
 	given    int // frames handed out
@@ -100,8 +103,24 @@ type pace struct {
 	late     []time.Duration
 }
 
+// begin starts anew, with room for that many frames.
+func (p *pace) begin(interval time.Duration, room int) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.start, p.interval, p.given, p.sent, p.late = time.Now(), interval, 0, 0, make([]time.Duration, 0, room)
+}
+
+// lateness is how long each frame has taken so far.
+func (p *pace) lateness() []time.Duration {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return slices.Clone(p.late)
+}
+
 // due says that another frame is to be handed out.
 func (p *pace) due() bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
 	if time.Since(p.start) < time.Duration(p.given)*p.interval || p.given == cap(p.late) {
 		return false
 	}
@@ -111,6 +130,8 @@ func (p *pace) due() bool {
 
 // flushed notes the frames that were on their way.
 func (p *pace) flushed() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
 	now := time.Since(p.start)
 	for ; p.sent < p.given; p.sent++ {
 		p.late = append(p.late, now-time.Duration(p.sent)*p.interval)
