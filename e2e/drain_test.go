@@ -132,7 +132,7 @@ type background struct {
 	out bytes.Buffer
 }
 
-func (r *rig) start(args ...string) *background {
+func (r *rig) inBackground(args ...string) *background {
 	r.t.Helper()
 	b := &background{Cmd: exec.Command(program("uvsadm"), append([]string{"--socket", r.socket}, args...)...)}
 	b.Stdout, b.Stderr = &b.out, &b.out
@@ -157,7 +157,7 @@ func TestDrain(t *testing.T) {
 
 		const deadline = 4 * time.Second
 		begin := time.Now()
-		drain := r.start("drain", drained.String(), "--by", deadline.String())
+		drain := r.inBackground("drain", drained.String(), "--by", deadline.String())
 		eventually(t, "rs1 is quiesced", func() (bool, any) {
 			l := r.list("-t", r.webService())
 			return l[r.webServer(1)].weight == "0", l
@@ -256,7 +256,7 @@ func TestInterruptedDrainLeavesTheServerQuiesced(t *testing.T) {
 	server := a.server
 	number := int(server[2] - '0')
 	address := r.RealServers[number-1].Addr().String()
-	drain := r.start("drain", address, "--by", "1h")
+	drain := r.inBackground("drain", address, "--by", "1h")
 	eventually(t, "the drain is listed", func() (bool, any) {
 		out := r.adm("drain")
 		return strings.Contains(out, "draining"), out

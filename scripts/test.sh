@@ -23,20 +23,25 @@ suite "build" make -s build
 suite "lint" scripts/lint.sh
 suite "unit, with race detector" go test -race -count=1 -timeout 8m $packages
 suite "allocations, memory, growth" go test -count=1 -timeout 5m -run 'Alloc|Memory|TenThousand' $packages
-# Most of these wait for timers of kernels and of uvs; two halves together take little longer than one.
-halves() {
-	local log pid status=0
-	log=$(mktemp)
-	go test -c -o /dev/null ./e2e # compiled once
-	go test -count=1 -timeout 15m -run '^Test[A-L]' ./e2e >"$log" 2>&1 &
-	pid=$!
-	go test -count=1 -timeout 15m -skip '^Test([A-L]|Matrix$)' ./e2e || status=1
-	wait $pid || status=1
-	cat "$log"
-	rm -f "$log"
+# Most of these wait for timers of kernels and of uvs: four parts together take little longer than one. Each has every fourth test.
+parts() {
+	local n=4 i pids=() logs status=0 tests
+	logs=$(mktemp -d)
+	mapfile -t tests < <(go test -list '^Test' ./e2e | grep '^Test' | grep -v '^TestMatrix$')
+	for ((i = 0; i < n; i++)); do
+		local names=()
+		for ((j = i; j < ${#tests[@]}; j += n)); do names+=("${tests[j]}"); done
+		go test -count=1 -timeout 15m -run "^($(IFS='|'; echo "${names[*]}"))\$" ./e2e >"$logs/$i" 2>&1 &
+		pids+=($!)
+	done
+	for ((i = 0; i < n; i++)); do
+		wait "${pids[i]}" || status=1
+		cat "$logs/$i"
+	done
+	rm -rf "$logs"
 	return $status
 }
-suite "end to end" halves
+suite "end to end" parts
 table=$(mktemp)
 trap 'rm -f "$table"' EXIT
 suite "real programs" env UVS_MATRIX="$table" go test -count=1 -timeout 8m -run '^TestMatrix$' ./e2e
