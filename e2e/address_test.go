@@ -179,6 +179,14 @@ func TestHostIsKeptOffANewAddressInTime(t *testing.T) {
 			}
 			r.adm("-D", "-t", r.webService())
 			r.adm("-D", "-u", r.udpService())
+			eventually(t, "the host is let go on with the address", func() (bool, any) {
+				for _, line := range stateOf(t, r.Directors[0]) {
+					if strings.HasPrefix(line, "route ") && strings.Contains(line, r.VIP().String()+"/") {
+						return false, line
+					}
+				}
+				return true, nil
+			})
 		}
 	})
 }

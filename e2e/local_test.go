@@ -134,11 +134,13 @@ func testLocalServer(t *testing.T, addresses ...string) {
 					r := newLocalRig(t, rigConfig{
 						Config: lab.Config{OffloadsOff: offloadsOff, IPForward: forward, Routed: i%3 == 0},
 						Args:   []string{"--mac", mac, "--workers", fmt.Sprint(workers)},
+						Before: func(r *rig) {
+							if forward {
+								must(t, r.Directors[0].Sysctl("net/ipv6/conf/all/forwarding", "1"))
+							}
+						},
 					}, listen)
 					strict(t, r.Directors[0])
-					if forward {
-						must(t, r.Directors[0].Sysctl("net/ipv6/conf/all/forwarding", "1"))
-					}
 					r.serve(r.own())
 					stop := r.captureDirector()
 					if got := r.count(4); got["director1"] != 4 {
