@@ -154,13 +154,21 @@ func (w *path) answer() []byte {
 	return b
 }
 
+// receive is ip, unless the packet w.pkt is the answer to a probe that is out.
+func (w *path) receive(q *port, f *link.Frame, k *conntrack.Key) Verdict {
+	if w.probing() && w.probed(q, f) {
+		return AnsweredProbe
+	}
+	return w.ip(q, f, k)
+}
+
+// probing says that a probe waits for its answer.
+func (w *path) probing() bool { return w.plane.probes.waiting.Load() != 0 }
+
 // ip takes the packet w.pkt, addressed to us, from its lookup to its transmission. k is its key: of a server's answer if q
 // has real servers behind it, else of a client's packet.
 func (w *path) ip(q *port, f *link.Frame, k *conntrack.Key) Verdict {
 	p := w.pkt
-	if w.plane.probes.waiting.Load() != 0 && w.probed(q, f) {
-		return AnsweredProbe
-	}
 	if q.host {
 		return w.fromStack(q, f, k)
 	}

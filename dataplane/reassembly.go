@@ -37,7 +37,7 @@ func (s *slowPath) takeFragment(q *port, f *link.Frame) (v Verdict, fragments ui
 	}
 	s.plane.cfg.Conns.Hash(&s.pkt.Flow, dir, &k)
 	s.path.fragment = r
-	v = s.ip(q, &whole, &k)
+	v = s.receive(q, &whole, &k)
 	s.path.fragment = nil
 	return v, n
 }

@@ -215,7 +215,7 @@ func (w *worker) tapBatch(q *port, frames []link.Frame) {
 		v, whole := w.admit(q, f, w.pkt)
 		if whole {
 			w.plane.cfg.Conns.Hash(&w.pkt.Flow, dir, &w.keys[0])
-			v = w.ip(q, f, &w.keys[0])
+			v = w.receive(q, f, &w.keys[0])
 		}
 		if v == verdictNone {
 			continue // held, or the slow path's to tell

@@ -149,10 +149,17 @@ func (w *worker) batch(q *port, frames []link.Frame) {
 		}
 	}
 	conns.Prefetch(w.keys[:n])
+	probing := w.probing() // since before any answer in this batch came
 	for i := range n {
 		s := &w.staged[i]
 		w.pkt = &s.pkt
-		if v := w.ip(q, s.frame, &w.keys[i]); v != verdictNone {
+		var v Verdict
+		if probing {
+			v = w.receive(q, s.frame, &w.keys[i])
+		} else {
+			v = w.ip(q, s.frame, &w.keys[i])
+		}
+		if v != verdictNone {
 			w.verdicts[v]++
 		}
 	}
@@ -210,7 +217,7 @@ func (w *worker) notToUs(q *port, f *link.Frame, eth *packet.Eth, p *packet.Pack
 	switch {
 	case !eth.Dst().IsGroup():
 		if f.Type == unix.PACKET_HOST {
-			if w.plane.probes.waiting.Load() != 0 {
+			if w.probing() {
 				w.astray(q, f)
 			}
 			return w.toHost(f)
