@@ -81,16 +81,19 @@ func within(t testing.TB, d time.Duration) context.Context {
 	return ctx
 }
 
+// patience is how long a test waits for what should come soon: machines are slow at times.
+const patience = 40 * time.Second
+
 // eventually waits for a condition that takes a moment to come true. is returns what it sees, for the failure.
 func eventually(t testing.TB, what string, is func() (ok bool, seen any)) {
 	t.Helper()
-	for end := time.Now().Add(10 * time.Second); ; time.Sleep(10 * time.Millisecond) {
+	for end := time.Now().Add(patience); ; time.Sleep(10 * time.Millisecond) {
 		ok, seen := is()
 		if ok {
 			return
 		}
 		if time.Now().After(end) {
-			t.Fatalf("still not so after 10 s: %s; it is %v", what, seen)
+			t.Fatalf("still not so after %v: %s; it is %v", patience, what, seen)
 		}
 	}
 }
