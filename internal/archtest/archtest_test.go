@@ -29,6 +29,7 @@ var rules = map[string][]string{
 	"dataplane/local":      {"packet", "dataplane/link", "dataplane/tun"}, // links to a device of tun
 	"dataplane/decap":      {"packet", "dataplane/fragment", "dataplane/tun"},
 	"dataplane":            {"forward", "conntrack", "service", "packet", "dataplane/..."},
+	"health":               {"service", "packet"}, // asks through an interface of its own
 	"control/api":          {"service"},
 	"control/top":          {"control/api"},
 	"control/ipvsadm":      {"control/api", "control/top"},

@@ -1,0 +1,45 @@
+// Package health asks real servers whether they can serve, and says when the answer changes.
+//
+// A kind of check (tcp.go, http.go ...) is a Prober: its fields are its options, in JSON, in uvs.yaml and on uvsadm's command
+// line alike. It opens no socket of its own but through Target's Dial, so that the same probe goes to the server's own address
+// or, through the packet path, to the virtual service's address at one chosen server.
+package health
+
+import (
+	"context"
+	"net"
+	"net/netip"
+
+	"uvs/service"
+)
+
+// Target is where one probe goes.
+type Target struct {
+	// Server is the real server's address and the port to ask, which is the service's unless the check names another.
+	Server netip.AddrPort
+	// Address is what the probe is addressed to: Server, or the virtual service's address and port when the probe goes
+	// through the virtual address. Host headers and certificates' names don't follow from it; checks have options for them.
+	Address netip.AddrPort
+	// Protocol is the virtual service's.
+	Protocol service.Proto
+	// Dial opens a connection to Address; network is "tcp" or "udp". It fails when ctx ends.
+	Dial func(ctx context.Context, network string) (net.Conn, error)
+	// Record, if not nil, is told each piece of the exchange as it was sent or received, for `uvsadm check test`.
+	Record func(sent bool, data []byte)
+}
+
+// Prober is one kind of check with its options.
+type Prober interface {
+	// Kind is the kind's name, such as "http".
+	Kind() string
+	// Prepare checks the options, fills in defaults, and compiles what is compiled once. It is called before the first Probe;
+	// its error names the option and says what is expected.
+	Prepare() error
+	// Probe asks once. It returns what the server said in a few words ("200 OK in 3 ms" is the caller's to add), or why it can't
+	// serve. It must return soon after ctx ends, whatever the server does, and may keep only bounded memory of what it reads.
+	// Several probes of one Prober run at once.
+	Probe(ctx context.Context, to *Target) (said string, err error)
+}
+
+// kinds has a constructor for each kind's options, by name. A new kind is a file, its test, and a line here.
+var kinds = map[string]func() Prober{}
