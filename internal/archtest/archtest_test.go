@@ -40,8 +40,9 @@ var rules = map[string][]string{
 	"lab/uml/guest":        {},
 	"lab/sctp":             {},
 	"cmd/uvsd":             {"control/...", "dataplane/...", "conntrack", "sched", "service", "packet"},
-	"bench":                {"packet", "service", "sched", "conntrack", "forward", "dataplane/...", "lab"}, // measures them all
+	"bench":                {"bench/result", "packet", "service", "sched", "conntrack", "forward", "dataplane/...", "lab"}, // measures them all
 	"bench/scale":          {"control", "control/api", "conntrack", "dataplane/...", "packet", "service"},  // directors whole, but for their sockets
+	"bench/result":         {},
 	"cmd/uvsbench":         {"bench/...", "packet"},
 	"cmd/uvsdecap":         {"dataplane/decap"},
 	"cmd/uvsadm":           {"control/api", "control/ipvsadm"},
