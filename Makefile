@@ -3,7 +3,7 @@ SHELL := /bin/bash
 GO ?= go
 VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
 LDFLAGS := -s -w -X main.version=$(VERSION)
-COMMANDS := uvsd uvsadm uvsdecap uvsbench
+COMMANDS := uvsd uvsadm uvsdecap uvs-agent uvsbench
 # For the targets that install: where the binaries were built to, and below which directory they are installed.
 BIN ?= bin
 PREFIX ?= /usr/local

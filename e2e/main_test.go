@@ -32,7 +32,7 @@ func run(m *testing.M) int {
 	}
 	if err == nil {
 		built = dir
-		err = goBuild(nil, "uvs/cmd/uvsd", "uvs/cmd/uvsadm", "uvs/cmd/uvsdecap")
+		err = goBuild(nil, "uvs/cmd/uvsd", "uvs/cmd/uvsadm", "uvs/cmd/uvsdecap", "uvs/cmd/uvs-agent")
 	}
 	if err != nil {
 		fmt.Fprintln(os.Stderr, err)

@@ -5,7 +5,7 @@
 # DESTDIR, where it is set, stands before every path: a package's directory.
 set -euo pipefail
 cd "$(dirname "$0")/.."
-programs=(uvsd uvsadm uvsdecap)
+programs=(uvsd uvsadm uvsdecap uvs-agent)
 
 fail() {
 	echo "$*" >&2

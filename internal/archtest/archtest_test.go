@@ -30,6 +30,7 @@ var rules = map[string][]string{
 	"dataplane/decap":      {"packet", "dataplane/fragment", "dataplane/tun"},
 	"dataplane":            {"forward", "conntrack", "service", "packet", "dataplane/..."},
 	"health":               {"service", "packet"}, // asks through an interface of its own
+	"health/agent":         {},                    // also of real servers, which have nothing else of uvs
 	"control/api":          {"service"},
 	"control/top":          {"control/api"},
 	"control/ipvsadm":      {"control/api", "control/top"},
@@ -45,6 +46,7 @@ var rules = map[string][]string{
 	"bench/result":         {},
 	"cmd/uvsbench":         {"bench/...", "packet"},
 	"cmd/uvsdecap":         {"dataplane/decap"},
+	"cmd/uvs-agent":        {"health/agent"},
 	"cmd/uvsadm":           {"control/api", "control/ipvsadm"},
 	"lab/demo":             {"lab"},
 	"e2e":                  {"lab", "lab/uml"},
