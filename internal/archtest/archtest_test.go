@@ -29,8 +29,9 @@ var rules = map[string][]string{
 	"dataplane/local":      {"packet", "dataplane/link", "dataplane/tun"}, // links to a device of tun
 	"dataplane/decap":      {"packet", "dataplane/fragment", "dataplane/tun"},
 	"dataplane":            {"forward", "conntrack", "service", "packet", "dataplane/..."},
-	"health":               {"service", "packet"}, // asks through an interface of its own
-	"health/agent":         {},                    // also of real servers, which have nothing else of uvs
+	"health":               {"service", "packet"},                // asks through an interface of its own
+	"health/agent":         {},                                   // also of real servers, which have nothing else of uvs
+	"config":               {"control/api", "health", "service"}, // decodes the checks' own options
 	"control/api":          {"service"},
 	"control/top":          {"control/api"},
 	"control/ipvsadm":      {"control/api", "control/top"},
@@ -42,7 +43,7 @@ var rules = map[string][]string{
 	"lab/sctp":             {},
 	"cmd/uvsd":             {"control/...", "dataplane/...", "conntrack", "sched", "service", "packet"},
 	"bench":                {"bench/result", "packet", "service", "sched", "conntrack", "forward", "dataplane/...", "lab"}, // measures them all
-	"bench/scale":          {"control", "control/api", "conntrack", "dataplane/...", "packet", "service"},  // directors whole, but for their sockets
+	"bench/scale":          {"control", "control/api", "conntrack", "dataplane/...", "packet", "service"},                  // directors whole, but for their sockets
 	"bench/result":         {},
 	"cmd/uvsbench":         {"bench/...", "packet"},
 	"cmd/uvsdecap":         {"dataplane/decap"},
@@ -59,6 +60,7 @@ var rules = map[string][]string{
 // outside names the modules whose use is confined to some packages.
 var outside = map[string][]string{
 	"github.com/google/gopacket":     {"bench/..."},
+	"go.yaml.in/yaml/v4":             {"config", "internal/confdoc"},
 	"github.com/gdamore/tcell/v3":    {"control/top"},
 	"github.com/mdlayher/packet":     {"dataplane/...", "ha/...", "health", "lab/...", "bench/..."},
 	"github.com/vishvananda/netlink": {"dataplane/...", "ha/...", "lab/...", "bench/...", "cmd/uvsd"},
