@@ -26,6 +26,9 @@ type Target struct {
 	Dial func(ctx context.Context, network string) (net.Conn, error)
 	// Record, if not nil, is told each piece of the exchange as it was sent or received, for `uvsadm check test`.
 	Record func(sent bool, data []byte)
+	// Weigh, if not nil, may be called by a probe that succeeds: it says what share of its configured weight the server asks
+	// for, 1 being all of it and 0 no new connections. What isn't said again with the next success is 1.
+	Weigh func(factor float64)
 }
 
 // Prober is one kind of check with its options.
@@ -42,4 +45,14 @@ type Prober interface {
 }
 
 // kinds has a constructor for each kind's options, by name. A new kind is a file, its test, and a line here.
-var kinds = map[string]func() Prober{}
+var kinds = map[string]func() Prober{
+	"tcp": func() Prober { return new(TCP) },
+	"udp": func() Prober { return new(UDP) },
+}
+
+// record tells of a piece of the exchange if somebody wants to know.
+func (t *Target) record(sent bool, data []byte) {
+	if t.Record != nil {
+		t.Record(sent, data)
+	}
+}
