@@ -46,8 +46,11 @@ type Prober interface {
 
 // kinds has a constructor for each kind's options, by name. A new kind is a file, its test, and a line here.
 var kinds = map[string]func() Prober{
-	"tcp": func() Prober { return new(TCP) },
-	"udp": func() Prober { return new(UDP) },
+	"http":  func() Prober { return new(HTTP) },
+	"https": func() Prober { return new(HTTPS) },
+	"icmp":  func() Prober { return new(ICMP) },
+	"tcp":   func() Prober { return new(TCP) },
+	"udp":   func() Prober { return new(UDP) },
 }
 
 // record tells of a piece of the exchange if somebody wants to know.
