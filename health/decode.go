@@ -78,11 +78,15 @@ func WordsJSON(kind string, words []string) ([]byte, error) {
 	return json.Marshal(given)
 }
 
-// fieldsOf are a struct's fields by their names in JSON.
+// fieldsOf are a struct's fields by their names in JSON, with those of structs that it embeds.
 func fieldsOf(pointer any) map[string]reflect.Value {
 	v := reflect.ValueOf(pointer).Elem()
 	fields := map[string]reflect.Value{}
 	for i := range v.NumField() {
+		if f := v.Type().Field(i); f.Anonymous && f.Type.Kind() == reflect.Struct {
+			maps.Copy(fields, fieldsOf(v.Field(i).Addr().Interface()))
+			continue
+		}
 		name, _, _ := strings.Cut(v.Type().Field(i).Tag.Get("json"), ",")
 		if name != "" && name != "-" && v.Field(i).CanSet() {
 			fields[name] = v.Field(i)

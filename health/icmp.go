@@ -17,6 +17,9 @@ type ICMP struct {
 // Kind implements Prober.
 func (*ICMP) Kind() string { return "icmp" }
 
+// DirectOnly implements DirectOnly.
+func (*ICMP) DirectOnly() {}
+
 // Prepare implements Prober.
 func (c *ICMP) Prepare() error {
 	if c.Size == 0 {

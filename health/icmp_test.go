@@ -118,7 +118,7 @@ func TestUnreachableEndsAPing(t *testing.T) {
 	}{{icmp4Unreachable, "192.0.2.254 says that the host is unreachable"}, {icmp4Exceeded, "192.0.2.254 says that the way is too long"}} {
 		q := &ping{to: netip.MustParseAddr("192.0.2.1"), result: make(chan error, 1)}
 		s := &pingSocket{id: 0x1234, out: map[uint16]*ping{5: q}}
-		b := bytes.Clone(unreachable)
+		b := bytes.Clone(hostUnreachable)
 		b[20] = c.kind
 		(&pinger{}).answer(s, b, netip.Addr{})
 		if len(q.result) == 0 {
@@ -130,14 +130,14 @@ func TestUnreachableEndsAPing(t *testing.T) {
 	}
 }
 
-// unreachable is 192.0.2.254's message to 192.0.2.9 that its echo request 5 cannot reach 192.0.2.1.
-var unreachable = []byte{0x45, 0, 0, 56, 0, 0, 0, 0, 64, 1, 0, 0, 192, 0, 2, 254, 192, 0, 2, 9, 3, 1, 0, 0, 0, 0, 0, 0,
+// hostUnreachable is 192.0.2.254's message to 192.0.2.9 that its echo request 5 cannot reach 192.0.2.1.
+var hostUnreachable = []byte{0x45, 0, 0, 56, 0, 0, 0, 0, 64, 1, 0, 0, 192, 0, 2, 254, 192, 0, 2, 9, 3, 1, 0, 0, 0, 0, 0, 0,
 	0x45, 0, 0, 36, 0, 0, 0, 0, 64, 1, 0, 0, 192, 0, 2, 9, 192, 0, 2, 1, 8, 0, 0, 0, 0x12, 0x34, 0, 5}
 
 // FuzzICMPAnswer: whatever comes by the raw socket is looked at within its bounds.
 func FuzzICMPAnswer(f *testing.F) {
 	f.Add([]byte{0x45, 0, 0, 36, 0, 0, 0, 0, 64, 1, 0, 0, 192, 0, 2, 1, 192, 0, 2, 9, 0, 0, 0, 0, 0x12, 0x34, 0, 5, 1, 2, 3, 0, 0, 0, 0, 0}, false)
-	f.Add(unreachable, false)
+	f.Add(hostUnreachable, false)
 	f.Add([]byte{129, 0, 0, 0, 0x12, 0x34, 0, 5, 1, 2, 3, 0, 0, 0, 0, 0}, true)
 	f.Fuzz(func(t *testing.T, b []byte, v6 bool) {
 		q := &ping{to: netip.MustParseAddr("192.0.2.1"), cookie: [8]byte{1, 2, 3}, result: make(chan error, 1)}

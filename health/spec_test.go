@@ -96,9 +96,8 @@ func TestKindsOptionsStandBesideTheSettings(t *testing.T) {
 				t.Errorf("the kind %s has an option %s, which every check has as a setting", name, option)
 			}
 		}
-		v := reflect.TypeOf(p).Elem()
-		for i := range v.NumField() {
-			if f := v.Field(i); f.IsExported() && f.Tag.Get("json") == "" {
+		for _, f := range reflect.VisibleFields(reflect.TypeOf(p).Elem()) {
+			if f.IsExported() && !f.Anonymous && f.Tag.Get("json") == "" {
 				t.Errorf("the kind %s has an exported field %s without a name in JSON", name, f.Name)
 			}
 		}
