@@ -108,7 +108,7 @@ func TestAllocEstablishedConnectionsAllocateNothing(t *testing.T) {
 		w.table.Servers.At(0).SetEncap(way.encap)
 		now := 1001 * second
 		pr := probeOf(way.method)
-		w.plane.probes.open(&pr) // while a probe is out, too
+		w.plane.probes.open(newProbe(&pr)) // while a probe is out, too
 		w.step(now)
 		if n := testing.AllocsPerRun(100, func() { now += 1000; w.step(now) }); n != 0 {
 			t.Errorf("%s: %v allocations per batch, want 0", way.name, n)

@@ -107,18 +107,19 @@ type Config struct {
 
 // Plane is a running packet path.
 type Plane struct {
-	cfg     Config
-	table   atomic.Pointer[service.Table]
-	traces  atomic.Pointer[[]*Trace] // nil while nobody traces
-	workers []*worker
-	slow    *slowPath
-	mtus    pathMTUs // to real servers behind tunnels
-	narrow  pathMTUs // to clients of the host's own stack
-	ftp     *ftp.Tracker
-	probes  probes
-	claims  claims
-	signs   signs
-	running atomic.Bool
+	cfg      Config
+	table    atomic.Pointer[service.Table]
+	traces   atomic.Pointer[[]*Trace] // nil while nobody traces
+	workers  []*worker
+	slow     *slowPath
+	mtus     pathMTUs // to real servers behind tunnels
+	narrow   pathMTUs // to clients of the host's own stack
+	ftp      *ftp.Tracker
+	probes   probes
+	arrivals arrivals
+	claims   claims
+	signs    signs
+	running  atomic.Bool
 }
 
 // New opens the links of all workers and returns a Plane that moves nothing until Run. The initial table has no service.
@@ -141,6 +142,7 @@ func New(cfg Config) (*Plane, error) {
 	cfg.withStack()
 	p := &Plane{cfg: cfg, ftp: ftp.NewTracker()}
 	p.table.Store(service.NewTable(nil, new(service.ServerIndex), 0))
+	p.arrivals.init()
 	slow, err := newSlowPath(p)
 	if err != nil {
 		return nil, err
@@ -182,6 +184,7 @@ func (p *Plane) Run(ctx context.Context) error {
 	}
 	g.Go(func() error { return p.slow.run(ctx) })
 	g.Go(func() error { return p.supply(ctx) })
+	g.Go(func() error { return p.arrivals.run(ctx) })
 	return g.Wait()
 }
 

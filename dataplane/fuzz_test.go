@@ -68,8 +68,7 @@ func receive(t *testing.T, data []byte, cut uint16, gso, flags uint8, start uint
 		d.narrow(int(start))
 	}
 	p := probeOf(service.Masq) // waits for an answer that may be among this
-	b := d.plane.probes.open(&p)
-	d.plane.probes.rename(b, fuzzPort)
+	d.plane.probes.enter(newProbe(&p), fuzzPort)
 	if before != nil {
 		before(d)
 	}
@@ -103,15 +102,6 @@ func receive(t *testing.T, data []byte, cut uint16, gso, flags uint8, start uint
 
 // fuzzPort is the local port of the probe that FuzzReceive has waiting.
 const fuzzPort = 40000
-
-// rename gives a waiting probe another local port.
-func (ps *probes) rename(b *probe, port uint16) {
-	ps.close(b)
-	b.query.SrcPort = port
-	ps.ports[port/64].Or(1 << (port % 64))
-	ps.flows[b.answerFlow()] = b
-	ps.waiting.Add(1)
-}
 
 // mendIPv4 gives a frame the IP checksum that gets it past the first gate.
 func mendIPv4(eth []byte) {

@@ -163,7 +163,7 @@ func (w *path) receive(q *port, f *link.Frame, k *conntrack.Key) Verdict {
 }
 
 // probing says that a probe waits for its answer.
-func (w *path) probing() bool { return w.plane.probes.waiting.Load() != 0 }
+func (w *path) probing() bool { return w.plane.probes.out() }
 
 // ip takes the packet w.pkt, addressed to us, from its lookup to its transmission. k is its key: of a server's answer if q
 // has real servers behind it, else of a client's packet.

@@ -2,9 +2,6 @@ package dataplane
 
 import (
 	"context"
-	"math/rand/v2"
-	"sync"
-	"sync/atomic"
 	"time"
 
 	"uvs/conntrack"
@@ -22,7 +19,7 @@ import (
 //	      +------ probe.answers <--- path.probed (any worker) <----+
 //
 // It meets no scheduler, makes no connection and is counted nowhere; what answers it is counted as AnsweredProbe. For the
-// worker it costs one load of a word per packet, and while probes are out a look into a bitmap by the packet's ports.
+// worker it costs one load of a word per batch, and while probes are out a look into a bitmap by each packet's ports.
 
 // ProbeKind is what a probe asks.
 type ProbeKind uint8
@@ -51,6 +48,8 @@ type Probe struct {
 	// Len is the length of the IP packet in bytes, of an echo request; 0 is the shortest. Uncut forbids to fragment it.
 	Len   int
 	Uncut bool
+	// FromHost says that From is the host's own: answers come to the MAC address of the host, too.
+	FromHost bool
 	// Tries is how often it is sent, Interval how long each waits for its answer. 0 means 3, and 500 ms.
 	Tries    int
 	Interval time.Duration
@@ -112,24 +111,14 @@ const (
 	probeInterval = 500 * time.Millisecond
 	probeResolve  = 50 * time.Millisecond // between two looks at a next hop that is being resolved
 	probeQueue    = 64
-	// Local ports of probes, from where Linux takes its own by default.
-	probePorts     = 28232
-	probeFirstPort = 32768
 )
-
-// probes are those that wait for their answers.
-type probes struct {
-	waiting atomic.Int32
-	ports   [1 << 16 / 64]atomic.Uint64 // the bits of local ports in use
-	mu      sync.Mutex
-	flows   map[packet.Flow]*probe // by the answer's flow
-}
 
 // probe is one of them.
 type probe struct {
 	query   forward.Query
 	conn    conntrack.Conn
-	answers chan ProbeAnswer
+	answers chan ProbeAnswer // nil if passage isn't
+	passage *Passage         // whose packets these are, if it isn't a lone probe
 }
 
 // injection is a packet on its way to the slow path, which sends it.
@@ -150,8 +139,9 @@ func (p *Plane) Probe(ctx context.Context, pr *Probe) ProbeResult {
 	if interval <= 0 {
 		interval = probeInterval
 	}
-	b := p.probes.open(pr)
-	if b == nil {
+	b := newProbe(pr)
+	b.answers = make(chan ProbeAnswer, 4)
+	if !p.probes.open(b) {
 		return ProbeResult{ProbeAnswer: ProbeAnswer{Outcome: ProbeNoWay}}
 	}
 	defer p.probes.close(b)
@@ -234,79 +224,12 @@ func (p *Plane) inject(ctx context.Context, in *injection) (ProbeResult, bool) {
 	}
 }
 
-// open registers a probe under a local port that no other has, nil if there is none.
-func (ps *probes) open(pr *Probe) *probe {
-	b := &probe{answers: make(chan ProbeAnswer, 4)}
-	b.conn = conntrack.Conn{
-		Client: pr.From, Virtual: pr.To, Server: pr.Server, VirtualPort: pr.Port, ServerPort: pr.ServerPort,
-		Method: pr.Method, Service: service.NoServer, RS: pr.RS,
-	}
-	b.query = forward.Query{
-		Flow: packet.Flow{Src: pr.From, Dst: pr.To, DstPort: pr.Port, Proto: packet.ProtoTCP},
-		Seq:  rand.Uint32(), Len: pr.Len, Uncut: pr.Uncut,
-	}
-	switch {
-	case pr.Kind == ProbeDatagram:
-		b.query.Proto = packet.ProtoUDP
-	case pr.Kind == ProbeEcho && pr.To.Is4():
-		b.query.Proto, b.query.DstPort = packet.ProtoICMP, 0
-	case pr.Kind == ProbeEcho:
-		b.query.Proto, b.query.DstPort = packet.ProtoICMPv6, 0
-	}
-	ps.mu.Lock()
-	defer ps.mu.Unlock()
-	for range probePorts {
-		port := uint16(probeFirstPort + rand.N(probePorts))
-		if ps.hasPort(port) {
-			continue
-		}
-		b.query.SrcPort, b.conn.ClientPort = port, port
-		ps.ports[port/64].Or(1 << (port % 64))
-		if ps.flows == nil {
-			ps.flows = make(map[packet.Flow]*probe)
-		}
-		ps.flows[b.answerFlow()] = b
-		ps.waiting.Add(1)
-		return b
-	}
-	return nil
-}
-
-func (ps *probes) close(b *probe) {
-	ps.mu.Lock()
-	defer ps.mu.Unlock()
-	port := b.query.SrcPort
-	ps.ports[port/64].And(^(uint64(1) << (port % 64)))
-	delete(ps.flows, b.answerFlow())
-	ps.waiting.Add(-1)
-}
-
-// answerFlow is the flow of what the server answers, as it comes in.
-func (b *probe) answerFlow() packet.Flow {
-	f := b.query.Flow.Reverse()
-	if b.conn.Method == service.Masq {
-		f.Src = b.conn.Server
-		if f.Proto == packet.ProtoTCP || f.Proto == packet.ProtoUDP {
-			f.SrcPort = b.conn.ServerPort
-		}
-	}
-	return f
-}
-
-func (ps *probes) hasPort(port uint16) bool { return ps.ports[port/64].Load()&(1<<(port%64)) != 0 }
-
-// find returns the probe that packets of a flow answer, or nil.
-func (ps *probes) find(f packet.Flow) *probe {
-	if !ps.hasPort(f.DstPort) {
-		return nil
-	}
-	ps.mu.Lock()
-	defer ps.mu.Unlock()
-	return ps.flows[f]
-}
-
 // tell hands an answer to whoever waits for it.
 func (b *probe) tell(a ProbeAnswer) {
+	if g := b.passage; g != nil {
+		g.plane.arrivals.failed(g, a)
+		return
+	}
 	select {
 	case b.answers <- a:
 	default: // it has answers enough

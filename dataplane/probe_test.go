@@ -117,7 +117,7 @@ func TestProbeGoesTheWayOfClientsAndLeavesNoTrace(t *testing.T) {
 		t.Errorf("the probe left %+v, %+v, %+v", s, services, servers)
 	}
 	d.accounted()
-	if n := d.plane.probes.waiting.Load(); n != 0 || len(d.plane.probes.flows) != 0 {
+	if n := len(d.plane.probes.flows); n != 0 || d.plane.probes.out() {
 		t.Errorf("%d probes wait", n)
 	}
 }

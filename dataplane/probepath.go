@@ -1,10 +1,12 @@
 package dataplane
 
 import (
+	"uvs/conntrack"
 	"uvs/dataplane/link"
 	"uvs/dataplane/nexthop"
 	"uvs/forward"
 	"uvs/packet"
+	"uvs/service"
 )
 
 // probed takes w.pkt out of the packet path if it answers a probe of ours, and tells who waits for it.
@@ -14,10 +16,14 @@ func (w *path) probed(q *port, f *link.Frame) bool {
 	switch {
 	case p.IsICMP():
 		return w.probedICMP(f, a)
-	case ps.hasPort(p.DstPort):
+	case ps.has(p.DstPort, p.Dst):
 		b := ps.find(p.Flow)
 		if b == nil || !forward.ChecksumOK(p, f.Vnet()) {
 			return false
+		}
+		if b.passage != nil {
+			w.plane.arrivals.offer(b.passage, f)
+			return true
 		}
 		switch syn := packet.TCPSyn | packet.TCPAck; {
 		case p.Proto == packet.ProtoUDP:
@@ -31,7 +37,7 @@ func (w *path) probed(q *port, f *link.Frame) bool {
 		}
 		b.tell(a)
 		return true
-	case ps.hasPort(p.SrcPort):
+	case ps.has(p.SrcPort, p.Src):
 		return w.returned(p.Flow, a)
 	}
 	return false
@@ -100,19 +106,23 @@ func (w *path) probeError(quote []byte, a ProbeAnswer) bool {
 }
 
 // astray looks at a frame to the host's own MAC address while probes are out: who answers a probe there takes the host for
-// his router.
-func (w *path) astray(q *port, f *link.Frame) {
+// his router, unless the probe was sent in the host's name. It says whether the frame was such an answer.
+func (w *path) astray(q *port, f *link.Frame) bool {
 	p := w.pkt
 	if packet.Decode(f.Eth(), p) != packet.NoFault || p.Fragment {
-		return
+		return false
 	}
 	flow := p.Flow
 	if p.IsICMP() {
 		flow.DstPort = p.ICMP().ID()
 	}
-	if b := w.plane.probes.find(flow); b != nil {
+	switch b := w.plane.probes.find(flow); {
+	case p.IsICMP() && isError(p), b != nil && b.passage != nil && b.passage.fromHost:
+		return w.probed(q, f)
+	case b != nil:
 		b.tell(ProbeAnswer{Outcome: ProbeAstray, From: p.Src, Station: (*packet.Eth)(p.Frame).Src(), Port: q.index})
 	}
+	return false
 }
 
 // inject sends a probe, or the reset that ends it, as the packet path would send a client's packet.
@@ -136,20 +146,28 @@ func (s *slowPath) sendProbe(in *injection) (r ProbeResult) {
 		r.Verdict = hopVerdict(r.Way)
 		return r
 	}
-	q := &s.ports[r.Hop.Iface]
 	f := link.Frame{Buf: query.Put(make([]byte, query.Size()))}
+	r.Verdict = s.sendOwn(r.Hop, &f, c)
+	return r
+}
+
+// sendOwn sends a packet of our own to the real server of c, by hop. Nobody is told if it is too long and must not be cut.
+func (s *slowPath) sendOwn(hop *nexthop.Hop, f *link.Frame, c *conntrack.Conn) Verdict {
 	if isLocal(c) || packet.Decode(f.Eth(), s.pkt) != packet.NoFault {
-		r.Verdict = DropMethod
-		return r
+		return DropMethod
 	}
-	if limit := r.Hop.MTU; s.pkt.IPLen() > limit && query.Uncut {
-		r.Verdict = DropTooBig // rather than that deliver tells us so
-		return r
+	mtu := hop.MTU
+	if c.Method == service.Tunnel {
+		mtu = s.tunnelMTU(s.pkt, f.Vnet(), c, hop)
+	}
+	if s.pkt.IPLen() > mtu && !s.pkt.MayFragment() {
+		return DropTooBig // rather than that deliver tells us so
 	}
 	held := len(s.held)
-	if r.Verdict = s.deliver(q, &f, s.pkt, c); len(s.held) > held {
+	v := s.deliver(&s.ports[hop.Iface], f, s.pkt, c)
+	if len(s.held) > held {
 		s.held = s.held[:held] // its next hop was lost at this very moment
-		r.Verdict = DropHeldTimeout
+		v = DropHeldTimeout
 	}
-	return r
+	return v
 }

@@ -27,6 +27,8 @@ type slowPath struct {
 	queue      chan queued
 	asks       chan ask
 	injections chan *injection
+	departures chan departure
+	departed   []departure // scratch
 	woken      chan struct{}
 	retry      atomic.Bool
 	unsent     atomic.Uint64 // questions that found asks full
@@ -58,6 +60,7 @@ func newSlowPath(p *Plane) (*slowPath, error) {
 	s := &slowPath{
 		queue:      make(chan queued, slowQueue),
 		injections: make(chan *injection, probeQueue),
+		departures: make(chan departure, departureQueue),
 		asks:       make(chan ask, askQueue),
 		woken:      make(chan struct{}, 1),
 		gather:     fragment.New(fragment.Limits{}),
@@ -120,6 +123,8 @@ func (s *slowPath) run(ctx context.Context) error {
 			s.ask(a)
 		case in := <-s.injections:
 			s.inject(in, BootTime())
+		case d := <-s.departures:
+			s.depart(d, BootTime())
 		case <-s.woken:
 			s.step(BootTime(), nil)
 		case <-tick.C:

@@ -18,6 +18,8 @@ type Stats struct {
 	Held      uint64 // waiting now: in the slow path's queue, for a next hop, for their datagram's other fragments
 	// Unsent are the questions given to Ask that found its queue full.
 	Unsent uint64
+	// LostOfPassages are the packets of passages, either way, that found a full queue or no way.
+	LostOfPassages uint64
 	// Verdicts has the counts by verdict.
 	Verdicts [numVerdicts]uint64
 }
@@ -58,7 +60,7 @@ func (p *Plane) Stats() Stats {
 	for _, w := range p.workers {
 		s.add(&w.ledger)
 	}
-	s.Unsent = p.slow.unsent.Load()
+	s.Unsent, s.LostOfPassages = p.slow.unsent.Load(), p.arrivals.lost.Load()
 	s.settle()
 	return s
 }

@@ -19,7 +19,7 @@ func (w *path) tunnelError(h *packet.ICMP, quote []byte) Verdict {
 		return verdictNone
 	}
 	kind, port, inner := quotedInner(proto, rest)
-	if inner != nil && w.plane.probes.waiting.Load() != 0 &&
+	if inner != nil && w.probing() &&
 		w.probeError(inner, ProbeAnswer{From: w.pkt.Src, Station: (*packet.Eth)(w.pkt.Frame).Src()}) {
 		return AnsweredProbe
 	}

@@ -217,8 +217,8 @@ func (w *worker) notToUs(q *port, f *link.Frame, eth *packet.Eth, p *packet.Pack
 	switch {
 	case !eth.Dst().IsGroup():
 		if f.Type == unix.PACKET_HOST {
-			if w.probing() {
-				w.astray(q, f)
+			if w.probing() && w.astray(q, f) {
+				return AnsweredProbe
 			}
 			return w.toHost(f)
 		}

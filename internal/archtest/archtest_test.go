@@ -28,6 +28,7 @@ var rules = map[string][]string{
 	"dataplane/tun":        {"packet"},
 	"dataplane/local":      {"packet", "dataplane/link", "dataplane/tun"}, // links to a device of tun
 	"dataplane/decap":      {"packet", "dataplane/fragment", "dataplane/tun"},
+	"dataplane/dialer":     {"dataplane", "dataplane/nexthop", "packet", "service"}, // a user of the packet path's, as doctor is
 	"dataplane":            {"forward", "conntrack", "service", "packet", "dataplane/..."},
 	"health":               {"service", "packet"},                // asks through an interface of its own
 	"health/agent":         {},                                   // also of real servers, which have nothing else of uvs
@@ -69,6 +70,7 @@ var outside = map[string][]string{
 	"go.uber.org/zap":                {"dataplane/...", "control/...", "ha/...", "health", "cmd/...", "web"},
 	"github.com/cespare/xxhash/v2":   {"conntrack", "sched", "bench/..."},
 	"github.com/gaissmai/bart":       {"dataplane/nexthop"},
+	"gvisor.dev/gvisor":              {"dataplane/dialer"},
 }
 
 type listed struct {
