@@ -83,8 +83,12 @@ func (t *Table) putAside(s *shard, slot uint32, e *entry) {
 func (t *Table) cut(s *shard, slot uint32, e *entry, tick uint32) {
 	rs := t.server(e)
 	e.endSetup(rs)
-	s.setState(e, Close, rs)
+	s.setState(slot, e, Close, rs)
 	rs.Unbind(false)
+	if f := e.flags(); f&Watched != 0 { // for its server it is over
+		s.tellOf(slot, e, Closed)
+		e.setFlags(f &^ Watched)
+	}
 	if ref := e.control(); ref != 0 {
 		e.setControl(0, 0)
 		t.leave(ref, true)

@@ -26,7 +26,7 @@ func (t *Table) Expect(n *NewConn, c *Conn) Outcome {
 	defer s.unlock()
 	if e != nil {
 		if _, _, server := s.tuple(slot, e); server == n.Server && e.serverPort() == n.ServerPort {
-			s.setState(e, Listen, t.server(e))
+			s.setState(slot, e, Listen, t.server(e))
 			s.arm(slot, e, tick+r.ticks[Listen], tick)
 		}
 		s.fill(c, slot, e, In, n.Now)

@@ -15,7 +15,7 @@ type NewConn struct {
 	Server     packet.Addr
 	ServerPort uint16
 	Method     service.Method
-	// Flags may have OnePacket (and, from sync and FTP, others). The table sets NoOutput, Inactive and Template itself.
+	// Flags may have OnePacket and Watched (and, from sync and FTP, others). The table sets NoOutput, Inactive and Template itself.
 	Flags Flags
 	// Service is the counters slot of the virtual service.
 	Service uint32
@@ -77,11 +77,14 @@ func (t *Table) Insert(n *NewConn, c *Conn) Outcome {
 	if n.RS != nil {
 		n.RS.Bind(false)
 	}
+	if n.Flags&Watched != 0 && !s.tellOpened(n, connID(e.gen(), s.id, slot), Opened) {
+		e.setFlags(e.flags() &^ Watched)
+	}
 	t.hang(e, n, tick)
 	if n.About {
 		e.setDeadline(tickOf(n.Now + int64(aboutLife)))
 	} else {
-		e.setDeadline(tick + r.ticks[t.transition(s, r, e, n.RS, n.Dir, n.Event)])
+		e.setDeadline(tick + r.ticks[t.transition(s, r, slot, e, n.RS, n.Dir, n.Event)])
 		e.timeSetup(n.RS, n.Now)
 	}
 	t.enter(s, slot, e, &k, tick)
@@ -190,6 +193,9 @@ func (t *Table) onePacket(n *NewConn, c *Conn) Outcome {
 	c.Client, c.Virtual, c.Server = n.Flow.Src, n.Flow.Dst, n.Server
 	if n.RS != nil {
 		n.RS.Unbind(false)
+	}
+	if n.Flags&Watched != 0 {
+		t.tellOutside(n, Passed)
 	}
 	return Inserted
 }

@@ -245,6 +245,9 @@ func (t *Table) release(s *shard, slot uint32, e *entry, forced bool) {
 	if f&Template != 0 {
 		s.engine.forget(slot)
 	}
+	if f&Watched != 0 {
+		s.tellOf(slot, e, Closed)
+	}
 	s.states[e.state()]--
 	s.expirations++
 	s.give(slot, e)

@@ -32,6 +32,8 @@ type shard struct {
 	cursor      uint32 // the slot that it looks at next
 	progress    progress
 	engine      engineIndex // of a template shard
+	events      []Event     // what happened to watched connections, of fixed capacity; nil while nobody watches
+	watch       *watch
 
 	_ [64]byte // the next shard's lock is on another cache line
 }
@@ -114,7 +116,7 @@ func (s *shard) give(slot uint32, e *entry) {
 }
 
 // setState moves e to another state, and its server's counts with it.
-func (s *shard) setState(e *entry, state State, rs *service.RealServer) {
+func (s *shard) setState(slot uint32, e *entry, state State, rs *service.RealServer) {
 	s.states[e.state()]--
 	s.states[state]++
 	e.putState(state)
@@ -123,8 +125,14 @@ func (s *shard) setState(e *entry, state State, rs *service.RealServer) {
 	case active && f&Inactive != 0:
 		e.setFlags(f &^ Inactive)
 		rs.SetActive(true)
+		if f&Watched != 0 {
+			s.tellOf(slot, e, Activated)
+		}
 	case !active && f&Inactive == 0:
 		e.setFlags(f | Inactive)
 		rs.SetActive(false)
+		if f&Watched != 0 {
+			s.tellOf(slot, e, Deactivated)
+		}
 	}
 }

@@ -213,7 +213,7 @@ func (e *entry) column(dir Dir) int {
 }
 
 // transition steps the state of e by a packet and returns the new one. s is locked.
-func (t *Table) transition(s *shard, r *rules, e *entry, rs *service.RealServer, dir Dir, event uint8) State {
+func (t *Table) transition(s *shard, r *rules, slot uint32, e *entry, rs *service.RealServer, dir Dir, event uint8) State {
 	state, assure := e.state(), false
 	next := state
 	switch service.Proto(e.proto()) {
@@ -228,7 +228,7 @@ func (t *Table) transition(s *shard, r *rules, e *entry, rs *service.RealServer,
 		assure = next == SCTPEstablished && state != SCTPEstablished
 	}
 	if next != state {
-		s.setState(e, next, rs)
+		s.setState(slot, e, next, rs)
 	}
 	if assure && e.control() != 0 && e.life()&lifeAssured == 0 {
 		e.setLife(e.life() | lifeAssured)
@@ -239,7 +239,7 @@ func (t *Table) transition(s *shard, r *rules, e *entry, rs *service.RealServer,
 
 // step steps the state of e by a packet and starts its timer anew. s is locked.
 func (t *Table) step(s *shard, r *rules, slot uint32, e *entry, rs *service.RealServer, dir Dir, event uint8, now int64) {
-	state, tick := t.transition(s, r, e, rs, dir, event), tickOf(now)
+	state, tick := t.transition(s, r, slot, e, rs, dir, event), tickOf(now)
 	if e.life()&lifeTimed != 0 {
 		e.stepSetup(rs, dir, event, now)
 	}

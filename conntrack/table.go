@@ -64,6 +64,7 @@ type Table struct {
 	refused  atomic.Uint64
 	sweeper  sweeper
 	defence  defence
+	watch    watch
 }
 
 // New returns an empty table.
@@ -100,7 +101,7 @@ func New(c Config) (*Table, error) {
 	for _, shards := range [...][]shard{t.conns, t.templates} {
 		for i := range shards {
 			s := &shards[i]
-			s.id, s.stride, s.servers = uint32(i), 1, c.Servers
+			s.id, s.stride, s.servers, s.watch = uint32(i), 1, c.Servers, &t.watch
 			if i >= len(shards)/2 {
 				s.stride = 2
 			}

@@ -243,7 +243,7 @@ func (t *Table) assure(ref uint32) {
 	s := t.templateShard(ref)
 	s.lock()
 	if e := s.entry(ref % maxSlots); e.state() != TemplateAssured {
-		s.setState(e, TemplateAssured, nil)
+		s.setState(ref%maxSlots, e, TemplateAssured, nil)
 	}
 	s.unlock()
 }

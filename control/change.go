@@ -339,5 +339,6 @@ func (v *virtual) build() {
 		Key: v.key, Scheduler: v.sched, SchedulerName: v.config.scheduler, SchedFlags: v.config.flags,
 		Persistence: v.config.persistence, Netmask: mask4, PrefixLen: prefixLen, OnePacket: v.config.onePacket,
 		PersistenceEngine: v.config.engine, Index: v.index, Servers: list,
+		Watched: v.watched,
 	}
 }

@@ -45,6 +45,15 @@ type Connections interface {
 	Cut(doomed func(*service.RealServer) bool, now int64) conntrack.Cuts
 }
 
+// Watched is the connection table as a teller of what happens to connections; *conntrack.Table is one.
+type Watched interface {
+	Watch()
+	Unwatch()
+	Events([]conntrack.Event) []conntrack.Event
+	Missed() (missed, torn uint64)
+	Lookup(id conntrack.ID, now int64, c *conntrack.Conn) bool
+}
+
 // Config is what a Director is made of.
 type Config struct {
 	// Servers gives real servers their numbers. It is the one that the connection table resolves them by. Required.
@@ -77,6 +86,8 @@ type Config struct {
 	Explain func(q *dataplane.Question, now int64) dataplane.Explanation
 	// Trace begins a trace of the packet path. nil: it cannot be traced.
 	Trace func(dataplane.TraceFilter) (*dataplane.Trace, error)
+	// Watched tells of services' connections, for schedulers on trial. nil: none can be tried.
+	Watched Watched
 	// Doctor asks the network for mistakes around the director. nil: nobody can.
 	Doctor func(ctx context.Context) (*api.Diagnosis, error)
 	// FillStatus fills in what control doesn't know of: everything but Revision and the counts of services, servers,
@@ -111,6 +122,7 @@ type Director struct {
 	limiter service.Limiter // follows defence
 
 	cutting sync.Mutex // serialises WatchDrains; taken before mu
+	shadows *shadows
 }
 
 // virtual is a virtual service of the desired state. All but key and index is guarded by Director.mu.
@@ -125,6 +137,7 @@ type virtual struct {
 	published *service.VirtualService
 	place     int // in Director.order
 	gone      bool
+	watched   bool // schedulers are on trial
 }
 
 // server is a real server of the desired state.
@@ -156,6 +169,7 @@ func New(cfg Config) *Director {
 	}
 	d.settings.LBLCExpiration = cmp.Or(cfg.Sched.LBLCExpiration, d.settings.LBLCExpiration)
 	d.settings.LBLCRExpiration = cmp.Or(cfg.Sched.LBLCRExpiration, d.settings.LBLCRExpiration)
+	d.shadows = newShadows(d)
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	d.tellConnectionsLocked()
@@ -173,8 +187,12 @@ func (d *Director) publishLocked(t *service.Table) {
 	}
 }
 
-// Run calls Tick every two seconds, Defend and WatchDrains every second until ctx ends. Without it counters stand still.
+// Run calls Tick every two seconds, Defend and WatchDrains every second, and tries schedulers out, until ctx ends. Without it
+// counters stand still.
 func (d *Director) Run(ctx context.Context) {
+	var trials sync.WaitGroup
+	defer trials.Wait()
+	trials.Go(func() { d.shadows.run(ctx) })
 	tick := time.NewTicker(estimateInterval)
 	defer tick.Stop()
 	defend := time.NewTicker(time.Second)

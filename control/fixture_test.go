@@ -47,6 +47,10 @@ type fakeConnections struct {
 	timeouts conntrack.Timeouts
 	settings conntrack.Settings
 	expired  int
+	watched  bool
+	events   []conntrack.Event
+	missed   uint64
+	torn     uint64
 	dropped  int // calls of DropRandom
 	cut      func(doomed func(*service.RealServer) bool) conntrack.Cuts
 }
@@ -70,6 +74,23 @@ func (f *fakeConnections) SetTimeouts(tcp, tcpFin, udp time.Duration) {
 	}
 }
 func (f *fakeConnections) ExpireRemoved() { f.expired++ }
+func (f *fakeConnections) Watch()         { f.watched = true }
+func (f *fakeConnections) Unwatch()       { f.watched = false }
+func (f *fakeConnections) Events(events []conntrack.Event) []conntrack.Event {
+	events = append(events, f.events...)
+	f.events = nil
+	return events
+}
+func (f *fakeConnections) Missed() (missed, torn uint64) { return f.missed, f.torn }
+func (f *fakeConnections) Lookup(id conntrack.ID, _ int64, c *conntrack.Conn) bool {
+	for i := range f.list {
+		if f.list[i].ID == id {
+			*c = f.list[i]
+			return true
+		}
+	}
+	return false
+}
 func (f *fakeConnections) Cut(doomed func(*service.RealServer) bool, _ int64) conntrack.Cuts {
 	return f.cut(doomed)
 }
@@ -102,7 +123,7 @@ func newFixture(t testing.TB, change ...func(*Config)) *fixture {
 		conns:    &fakeConnections{timeouts: conntrack.DefaultTimeouts()},
 	}
 	cfg := Config{
-		Servers: new(service.ServerIndex), Connections: f.conns, Counters: f.counters,
+		Servers: new(service.ServerIndex), Connections: f.conns, Watched: f.conns, Counters: f.counters,
 		Publish: func(t *service.Table) { f.mu.Lock(); f.published = append(f.published, t); f.mu.Unlock() },
 		Now:     func() int64 { return 1e9 },
 		IsLocal: func(a netip.Addr) bool { return a == netip.MustParseAddr("10.9.0.1") },

@@ -74,6 +74,7 @@ func (w *path) schedule(q *port, f *link.Frame, vs *service.VirtualService) Verd
 	}
 	rs := w.pick(vs)
 	if rs == nil {
+		w.refused(vs)
 		return w.unavailable(q, f, vs)
 	}
 	port := rs.Addr.Port()
@@ -91,6 +92,13 @@ func (w *path) pick(vs *service.VirtualService) *service.RealServer {
 	return vs.Scheduler.Pick(&w.req, vs.Servers)
 }
 
+// refused tells of a connection that found no server, if somebody watches the service's.
+func (w *path) refused(vs *service.VirtualService) {
+	if vs.Watched {
+		w.plane.cfg.Conns.Refuse(&w.opening.flow, vs.Index, w.now)
+	}
+}
+
 // connect makes the connection's entry and sends the packet.
 func (w *path) connect(q *port, f *link.Frame, vs *service.VirtualService, rs *service.RealServer, serverPort uint16, template conntrack.ID) Verdict {
 	o, n := &w.opening, &w.create
@@ -100,6 +108,9 @@ func (w *path) connect(q *port, f *link.Frame, vs *service.VirtualService, rs *s
 	}
 	if vs.OnePacket && o.flow.Proto == packet.ProtoUDP {
 		n.Flags |= conntrack.OnePacket
+	}
+	if vs.Watched {
+		n.Flags |= conntrack.Watched
 	}
 	return w.insert(q, f, vs, rs)
 }
@@ -138,6 +149,7 @@ func (w *path) openPersistent(q *port, f *link.Frame, vs *service.VirtualService
 	}
 	if rs == nil {
 		if rs = w.pick(vs); rs == nil {
+			w.refused(vs)
 			return w.unavailable(q, f, vs)
 		}
 		t.Server, t.ServerPort, t.Method = rs.IP, templatePort(vs, rs), rs.Method()

@@ -41,6 +41,14 @@ func (rs *RealServer) ObserveProbe(d time.Duration, now int64) { rs.latency.prob
 // ProbeLatency is the recent average of ObserveProbe's samples and the age of the last one. It is 0 if there was none.
 func (rs *RealServer) ProbeLatency(now int64) (d, age time.Duration) { return rs.latency.probe.at(now) }
 
+// FollowLatency gives rs what of knows of how quickly it answers, and how many clients wait for it: for a server that stands
+// for another one, so that a scheduler can be tried out.
+func (rs *RealServer) FollowLatency(of *RealServer) {
+	rs.latency.setup.v.Store(of.latency.setup.v.Load())
+	rs.latency.probe.v.Store(of.latency.probe.v.Load())
+	rs.latency.settingUp.Store(of.latency.settingUp.Load())
+}
+
 // estimate is a moving average in one word, so that average and age are read and written together: above the time of
 // the last sample (16.8 ms), below the average (64 ns, up to 4.5 minutes). 0 is no sample yet.
 //

@@ -143,6 +143,8 @@ type VirtualService struct {
 	PrefixLen int
 	// OnePacket schedules each UDP datagram by itself (-o).
 	OnePacket bool
+	// Watched says that somebody wants to know what becomes of its new connections: see conntrack.Table.Watch.
+	Watched bool
 	// PersistenceEngine is the persistence engine's name (--pe), usually empty.
 	PersistenceEngine string
 	// Index is the service's slot in counter arrays, stable for its life and reused only after its last reader.

@@ -105,7 +105,7 @@ func newDaemon(o *options, log *zap.Logger) (_ *daemon, err error) {
 	}
 	d.director = control.New(control.Config{
 		Servers: servers, Connections: d.conns, Counters: d.plane, Publish: d.publish, Now: dataplane.BootTime,
-		IsLocal: d.isLocal, CanForward: d.canForward, FillStatus: d.fillStatus, Explain: d.plane.Explain, Trace: d.plane.Trace,
+		IsLocal: d.isLocal, CanForward: d.canForward, FillStatus: d.fillStatus, Explain: d.plane.Explain, Trace: d.plane.Trace, Watched: d.conns,
 		Doctor:       d.diagnose,
 		InterfaceMTU: interfaceMTU,
 		Interfaces:   o.interfaces, AvailablePages: func() int { return availablePages(d.conns.Stats(), limit) },

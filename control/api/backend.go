@@ -54,6 +54,11 @@ type Backend interface {
 	Drains(ctx context.Context) ([]Drain, error)
 	Undrain(ctx context.Context, req *UndrainRequest) ([]Drain, error)
 
+	// Shadow begins and ends trials of schedulers on a service's new connections, all or none, and returns the service's
+	// trials. Shadows returns those of all services, or of the one named. Req has passed its Check.
+	Shadow(ctx context.Context, req *ShadowRequest) (*ShadowsReply, error)
+	Shadows(ctx context.Context, key *ServiceKey) (*ShadowsReply, error)
+
 	// Trace calls yield for each frame that meets req and comes in from now on, until ctx ends or yield fails, with that
 	// error. begun is called once, before the first: whoever waits for it misses nothing. No packet waits for a slow reader:
 	// what is too much for it is missing, and counted. req has passed its Check.

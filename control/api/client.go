@@ -260,6 +260,32 @@ func (c *Client) drains(ctx context.Context, method, path string, req any) ([]Dr
 	return reply.Drains, err
 }
 
+// Shadow begins and ends trials of schedulers; see [ShadowRequest].
+func (c *Client) Shadow(ctx context.Context, req *ShadowRequest) (*ShadowsReply, error) {
+	body, err := json.Marshal(req)
+	if err != nil {
+		return nil, err
+	}
+	var reply ShadowsReply
+	if err := c.call(ctx, http.MethodPost, "/v1/shadows", nil, body, 0, &reply); err != nil {
+		return nil, err
+	}
+	return &reply, nil
+}
+
+// Shadows returns the trials of all services, or of one.
+func (c *Client) Shadows(ctx context.Context, key *ServiceKey) (*ShadowsReply, error) {
+	var query url.Values
+	if key != nil {
+		query = key.query()
+	}
+	var reply ShadowsReply
+	if err := c.call(ctx, http.MethodGet, "/v1/shadows", query, nil, 0, &reply); err != nil {
+		return nil, err
+	}
+	return &reply, nil
+}
+
 // Doctor asks the network for mistakes around the director.
 func (c *Client) Doctor(ctx context.Context) (*Diagnosis, error) {
 	var d Diagnosis

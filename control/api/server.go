@@ -83,6 +83,7 @@ func newHandler(b Backend) *handler {
 		"/v1/explain":     {http.MethodPost: h.explain},
 		"/v1/drain":       {http.MethodGet: h.drains, http.MethodPost: h.drain},
 		"/v1/undrain":     {http.MethodPost: h.undrain},
+		"/v1/shadows":     {http.MethodGet: h.shadows, http.MethodPost: h.shadow},
 		"/v1/trace":       {http.MethodGet: h.trace},
 		"/v1/doctor":      {http.MethodPost: h.doctor},
 		"/v1/status":      {http.MethodGet: h.status},
@@ -364,6 +365,23 @@ func (h *handler) drains(w http.ResponseWriter, r *http.Request) error {
 		}
 		return DrainsReply{list}, err
 	})
+}
+
+func (h *handler) shadows(w http.ResponseWriter, r *http.Request) error {
+	key, err := DecodeKey(r.URL.RawQuery)
+	if err != nil {
+		return err
+	}
+	v, err := h.backend.Shadows(r.Context(), key)
+	if err != nil {
+		return err
+	}
+	reply(w, http.StatusOK, v)
+	return nil
+}
+
+func (h *handler) shadow(w http.ResponseWriter, r *http.Request) error {
+	return ask(w, r, h.backend.Shadow)
 }
 
 // ask replies with what do makes of a request's body.

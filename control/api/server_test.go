@@ -82,6 +82,14 @@ func (s *stub) Set(_ context.Context, settings []Setting) ([]Setting, error) {
 	return settings, s.err
 }
 
+// Shadow and Shadows try nothing.
+func (s *stub) Shadow(context.Context, *ShadowRequest) (*ShadowsReply, error) {
+	return &ShadowsReply{Shadows: []Shadow{}}, nil
+}
+func (s *stub) Shadows(context.Context, *ServiceKey) (*ShadowsReply, error) {
+	return &ShadowsReply{Shadows: []Shadow{}}, nil
+}
+
 // Drain drains nothing.
 func (s *stub) Drain(context.Context, *DrainRequest) ([]Drain, error)     { return nil, nil }
 func (s *stub) Drains(context.Context) ([]Drain, error)                   { return nil, nil }

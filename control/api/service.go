@@ -14,12 +14,14 @@
 //	POST /v1/drain         empties a real server                      DrainRequest -> DrainsReply
 //	GET  /v1/drain         servers that are being drained             -> DrainsReply
 //	POST /v1/undrain       gives them their weights back              UndrainRequest -> DrainsReply
+//	POST /v1/shadows       tries schedulers out, or ends it            ShadowRequest -> ShadowsReply
+//	GET  /v1/shadows       how that goes                              -> ShadowsReply
 //	GET  /v1/trace         frames as they pass, one JSON object each  -> TraceEvent...
 //	GET  /v1/status        the director, its interfaces and packets   -> Status
 //	GET  /v1/version       what runs                                  -> Version
 //	GET  /v1/openapi       all of this, for programs                  -> OpenAPI
 //
-// /v1/services, /v1/connections and /v1/trace take a service as query parameters: protocol, address and port, or fwmark and
+// /v1/services, /v1/connections, /v1/shadows and /v1/trace take a service as query parameters: protocol, address and port, or fwmark and
 // family; /v1/trace takes more, see TraceRequest. A refused request is answered with {"error": {"code": ..., "message": ...}} and a 4xx or 5xx status.
 //
 // The types of this package are the wire: plain strings, numbers and textual addresses. They are not the domain types

@@ -19,6 +19,7 @@ type kernel struct {
 	daemons  []api.Daemon
 	conns    []api.Connection
 	changes  int // requests, not operations
+	shadowed *api.ShadowRequest
 }
 
 var _ api.Backend = (*kernel)(nil)
@@ -229,6 +230,18 @@ func (k *kernel) Marks(context.Context) ([]api.MarkRule, error) { return nil, ni
 func (k *kernel) Settings(context.Context, []string) ([]api.Setting, error) { return nil, nil }
 
 func (k *kernel) Set(context.Context, []api.Setting) ([]api.Setting, error) { return nil, nil }
+
+// Shadow and Shadows have one service with one scheduler on trial.
+func (k *kernel) Shadow(_ context.Context, r *api.ShadowRequest) (*api.ShadowsReply, error) {
+	k.shadowed = r
+	return shadowExample(r.Service, r.Add), nil
+}
+func (k *kernel) Shadows(_ context.Context, key *api.ServiceKey) (*api.ShadowsReply, error) {
+	if key == nil {
+		return &api.ShadowsReply{Shadows: []api.Shadow{}, OneIn: 1}, nil
+	}
+	return shadowExample(*key, []string{"mh:mh-port"}), nil
+}
 
 // Drain drains nothing.
 func (k *kernel) Drain(context.Context, *api.DrainRequest) ([]api.Drain, error)     { return nil, nil }

@@ -46,6 +46,7 @@ const letters = "-"
 var (
 	theVIP      = valueSyntax{name: "address:port", source: fromServices}
 	theServer   = valueSyntax{name: "server", source: fromServers}
+	schedulers  = []string{"rr", "wrr", "lc", "wlc", "lblc", "lblcr", "dh", "sh", "sed", "nq", "mh", "fo", "ovf", "twos", "rt"}
 	theProtocol = valueSyntax{name: "protocol", choices: []string{"tcp", "udp", "sctp"}}
 )
 
@@ -97,6 +98,12 @@ var wordSyntaxes = []syntax{
 	{name: "drain", help: "empty a real server", operand: theServer, options: append(ofService[:len(ofService):len(ofService)],
 		opt("--by", "when the rest is cut: 5m, 17:30", value("time")), opt("--no-wait", "don't watch it"), asJSON)},
 	{name: "undrain", help: "give a drained server its weight back", operand: theServer, options: append(ofService[:len(ofService):len(ofService)], asJSON)},
+	{name: "shadow", help: "try schedulers out beside the one that decides", operand: valueSyntax{choices: []string{"report", "add", "del"}}},
+	{name: "shadow report", help: "what they would have done", options: append(ofService[:len(ofService):len(ofService)], asJSON)},
+	{name: "shadow add", help: "put schedulers on trial", operand: valueSyntax{name: "scheduler", choices: schedulers},
+		options: append(ofService[:len(ofService):len(ofService)], asJSON)},
+	{name: "shadow del", help: "end trials, all without a scheduler", operand: valueSyntax{name: "scheduler", choices: schedulers},
+		options: append(ofService[:len(ofService):len(ofService)], asJSON)},
 	{name: "top", help: "a live view in the terminal", options: []optionSyntax{opt("-d --interval", "between two looks, such as 2s", value("time"))}},
 	{name: "trace", help: "packets as they pass, with what becomes of them", options: []optionSyntax{
 		opt("--client", "frames from or to it", value("address")), tcpOption, udpOption,
@@ -118,7 +125,7 @@ var socketOption = opt("--socket", "uvsd's socket", valueSyntax{name: "path", so
 // letterValues are what ipvsadm's options take, as far as it can be told.
 var letterValues = map[string]valueSyntax{
 	"--tcp-service": theVIP, "--udp-service": theVIP, "--sctp-service": theVIP, "--real-server": theServer,
-	"--scheduler": {name: "scheduler", choices: []string{"rr", "wrr", "lc", "wlc", "lblc", "lblcr", "dh", "sh", "sed", "nq", "mh", "fo", "ovf", "twos", "rt"}},
+	"--scheduler": {name: "scheduler", choices: schedulers},
 	"--pe":        {name: "engine", choices: []string{"sip"}}, "--tun-type": {name: "type", choices: []string{"ipip", "gue", "gre"}},
 	"--start-daemon": {name: "role", choices: []string{"master", "backup"}}, "--stop-daemon": {name: "role", choices: []string{"master", "backup"}},
 	"--sched-flags": {name: "flags", choices: []string{"sh-fallback", "sh-port", "mh-fallback", "mh-port"}},

@@ -47,6 +47,8 @@ func (r *run) word(name string, args []string) error {
 		return r.drain(args)
 	case "undrain":
 		return r.undrain(args)
+	case "shadow":
+		return r.shadow(args)
 	case "doctor":
 		return r.doctor(args)
 	case "completion":

@@ -46,6 +46,7 @@ func TestEveryWordThatListsHasJSONInTheShapeOfTheAPI(t *testing.T) {
 		{"connections --json", new(api.Connection), `"ESTABLISHED"`},
 		{"timeouts --json", new(api.Timeouts), `"tcpFinSeconds": 120`},
 		{"daemons --json", new(api.DaemonsReply), `"vec1"`},
+		{"shadow report -t 10.9.0.100:80 --json", new(api.ShadowsReply), `"mh:mh-port"`},
 		{"mark list --json", new(api.MarksReply), `"rules": []`},
 		{"sysctl -a --json", new(api.SettingsReply), `"settings"`},
 		{"drain --json", new(api.DrainsReply), `"drains": []`},

@@ -17,6 +17,7 @@ var rules = map[string][]string{
 	"packet":               {},
 	"service":              {"packet"},
 	"sched":                {"service", "packet"},
+	"sched/trial":          {"sched", "service", "packet"}, // tries them out
 	"conntrack":            {"service", "packet"},
 	"forward":              {"packet"},
 	"dataplane/link":       {"packet"},
@@ -37,7 +38,7 @@ var rules = map[string][]string{
 	"control/top":          {"control/api"},
 	"control/ipvsadm":      {"control/api", "control/top"},
 	"control/doctor":       {"control/api", "dataplane/...", "service", "packet"}, // reads findings off the packet path's probes
-	"control":              {"control/api", "dataplane/...", "conntrack", "sched", "service", "packet"},
+	"control":              {"control/api", "dataplane/...", "conntrack", "sched/...", "service", "packet"},
 	"lab":                  {},
 	"lab/uml":              {},
 	"lab/uml/guest":        {},

@@ -225,6 +225,11 @@ func (a *answering) Explain(_ context.Context, r *api.ExplainRequest) (*api.Expl
 	return nil, errNotAsked
 }
 
+func (a *answering) Shadow(_ context.Context, r *api.ShadowRequest) (*api.ShadowsReply, error) {
+	a.asked = r
+	return &shadows, nil
+}
+
 func (a *answering) Drain(_ context.Context, r *api.DrainRequest) ([]api.Drain, error) {
 	a.asked = r
 	return drains.Drains, nil

@@ -54,6 +54,10 @@ var (
 	drains = api.DrainsReply{Drains: []api.Drain{{
 		Service: web, Server: rs, Weight: 1, State: api.Draining, Active: 3, Inactive: 1, Ended: 7, ElapsedSeconds: 20, LeftSeconds: &five, EmptyInSeconds: &soon,
 	}}}
+	even    = api.ShadowImbalance{MaxMean: 1, Jain: 1}
+	shadows = api.ShadowsReply{OneIn: 1, Shadows: []api.Shadow{{Service: web, Scheduler: "wlc", Since: time.Date(2026, 7, 1, 12, 0, 0, 0, time.UTC), Seconds: 60,
+		Trials: []api.ShadowTrial{{Scheduler: "wlc", Real: true, Offered: 1000, Returning: 100, Moved: 48, New: even, Held: even,
+			Servers: []api.ShadowServer{{Address: rsAddr, Weight: 1, Conns: 500, Fair: 500, Active: 3, Inactive: 1, Peak: 9}}}}}}}
 	reuse = api.Setting{Name: "net.ipv4.vs.conn_reuse_mode", Value: "1"}
 )
 
@@ -95,6 +99,10 @@ var operations = []operation{
 	{method: "GET", path: "/v1/drain", id: "drains", summary: "The real servers that are being drained.", reply: &drains, returns: "All of them, those that are empty too until they get their weights back."},
 	{method: "POST", path: "/v1/undrain", id: "undrain", summary: "Gives servers that are being drained their weights back.",
 		request: &api.UndrainRequest{Address: rs.Address}, reply: &drains, returns: "Those that it chose, as they stood."},
+	{method: "POST", path: "/v1/shadows", id: "shadow", summary: "Tries schedulers out on a service's new connections, or ends that; no packet goes another way for it.",
+		request: &api.ShadowRequest{Service: web, Add: []string{"wrr", "mh:mh-port"}}, reply: &shadows, returns: "The service's trials."},
+	{method: "GET", path: "/v1/shadows", id: "shadows", summary: "What schedulers on trial would have done.", parameters: byService,
+		reply: &shadows, returns: "The trials of all services, or of the one named."},
 	{method: "GET", path: "/v1/trace", id: "trace", summary: "Frames as they pass, with what becomes of each.",
 		parameters: append([]string{"client", "server", "interface", "verdict", "frames"}, byService...), stream: true,
 		reply: &api.TraceEvent{Time: time.Date(2026, 7, 1, 12, 0, 0, 0, time.UTC), Verdict: "forwarded-dr", Meaning: "to a real server by direct routing", Connection: &conn,
