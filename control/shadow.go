@@ -450,7 +450,7 @@ func trialReport(f *trial.Figures, real string) api.ShadowTrial {
 	t := api.ShadowTrial{
 		Scheduler: f.Scheduler, Offered: f.Offered, Misses: f.Misses, Differs: f.Differs, Returning: f.Returning, Moved: f.Moved,
 		AfterChange: f.AfterChange, MovedByChange: f.MovedByChange,
-		New: api.ShadowImbalance(f.New), Held: api.ShadowImbalance(f.Held), Servers: []api.ShadowServer{},
+		New: api.ShadowImbalance(f.New), Held: api.ShadowImbalance(f.Held), Samples: f.Samples, Servers: []api.ShadowServer{},
 	}
 	if f.Scheduler == trial.Real {
 		t.Scheduler, t.Real = real, true

@@ -77,9 +77,10 @@ type ShadowTrial struct {
 	AfterChange   uint64 `json:"afterChange"`
 	MovedByChange uint64 `json:"movedByChange"`
 	// New is how unevenly new connections were spread over servers, by their weight; Held is that of the connections that they
-	// have at a time, the mean of one look a second.
-	New  ShadowImbalance `json:"new"`
-	Held ShadowImbalance `json:"held"`
+	// have at a time, the mean of one look a second, of which there were Samples with any connection.
+	New     ShadowImbalance `json:"new"`
+	Held    ShadowImbalance `json:"held"`
+	Samples uint64          `json:"samples"`
 	// Servers are the real servers as this scheduler has loaded them: those in the service, the latest added first, and
 	// others that had connections.
 	Servers []ShadowServer `json:"servers"`

@@ -138,7 +138,7 @@ func (r *run) shadowTrials(s *api.Shadow) error {
 			differs = "real"
 		}
 		fmt.Fprintf(t, "%s\t%d\t%s\t%d\t%s%s%s\t%s\t\n", x.Scheduler, x.Offered, differs, x.Misses,
-			imbalance(&x.New), imbalance(&x.Held), share(x.Moved, x.Returning), share(x.MovedByChange, x.AfterChange))
+			imbalance(&x.New, x.Offered), imbalance(&x.Held, x.Samples), share(x.Moved, x.Returning), share(x.MovedByChange, x.AfterChange))
 	}
 	if err := t.Flush(); err != nil || len(s.Trials) == 0 {
 		return err
@@ -174,7 +174,10 @@ func shadowCell(t *api.ShadowTrial, x *api.ShadowServer) string {
 	return "-"
 }
 
-func imbalance(x *api.ShadowImbalance) string {
+func imbalance(x *api.ShadowImbalance, of uint64) string {
+	if of == 0 {
+		return "-\t-\t-\t"
+	}
 	return fmt.Sprintf("%.3f\t%.3f\t%.3f\t", x.MaxMean, x.Jain, x.CV)
 }
 

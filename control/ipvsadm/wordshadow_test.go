@@ -17,7 +17,7 @@ func shadowExample(key api.ServiceKey, schedulers []string) *api.ShadowsReply {
 	for i, name := range append([]string{"wlc"}, schedulers...) {
 		s.Trials = append(s.Trials, api.ShadowTrial{
 			Scheduler: name, Real: i == 0, Offered: 1000, Misses: uint64(i), Differs: uint64(500 * i), Returning: 200, Moved: 100,
-			New: api.ShadowImbalance{MaxMean: 1.25, Jain: 0.96, CV: 0.2}, Held: api.ShadowImbalance{MaxMean: 1, Jain: 1},
+			New: api.ShadowImbalance{MaxMean: 1.25, Jain: 0.96, CV: 0.2}, Held: api.ShadowImbalance{MaxMean: 1, Jain: 1}, Samples: 60,
 			Servers: []api.ShadowServer{
 				{Address: netip.MustParseAddrPort("10.1.0.12:80"), Weight: 2, Conns: 600, Peak: 9},
 				{Address: netip.MustParseAddrPort("10.1.0.11:80"), Removed: true, Conns: 400, Peak: 7},

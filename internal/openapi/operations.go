@@ -56,7 +56,7 @@ var (
 	}}}
 	even    = api.ShadowImbalance{MaxMean: 1, Jain: 1}
 	shadows = api.ShadowsReply{OneIn: 1, Shadows: []api.Shadow{{Service: web, Scheduler: "wlc", Since: time.Date(2026, 7, 1, 12, 0, 0, 0, time.UTC), Seconds: 60,
-		Trials: []api.ShadowTrial{{Scheduler: "wlc", Real: true, Offered: 1000, Returning: 100, Moved: 48, New: even, Held: even,
+		Trials: []api.ShadowTrial{{Scheduler: "wlc", Real: true, Offered: 1000, Returning: 100, Moved: 48, New: even, Held: even, Samples: 60,
 			Servers: []api.ShadowServer{{Address: rsAddr, Weight: 1, Conns: 500, Fair: 500, Active: 3, Inactive: 1, Peak: 9}}}}}}}
 	reuse = api.Setting{Name: "net.ipv4.vs.conn_reuse_mode", Value: "1"}
 )
