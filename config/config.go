@@ -1,16 +1,15 @@
 // Package config is uvs.yaml: the whole director in one file.
 //
-// The types of this package are the file: a field's yaml tag is its key, its comment is the key's documentation, and its other
-// tags say what a value may be. The decoder, the reference example (docs/uvs.yaml), the tables of docs/configuration.md and the
-// JSON Schema (docs/uvs.schema.json) all come from these definitions; go generate ./config writes the latter three.
+// The types of this package are the file: a field's yaml tag is its key, one lower-case word, its comment is the key's
+// documentation, and its other tags say what a value may be. Checks and health policies are package health's own structs.
 //
-// Keys of a field: yaml gives the name; default the value that an absent key stands for; enum the words it may be, separated
+// Tags of a field: yaml gives the name; default the value that an absent key stands for; enum the words it may be, separated
 // by commas; min and max the bounds of a number or, with a unit, of a time; example the value in the reference example;
 // form:"one" lets a list of one be written without brackets.
 package config
 
 import (
-	"time"
+	"encoding/json"
 
 	"uvs/control/api"
 	"uvs/health"
@@ -25,20 +24,20 @@ type Config struct {
 	Interfaces []Interface `yaml:"interfaces"`
 	// Free addresses of the segments, owned by uvsd, from which it probes real servers through the virtual address (checks,
 	// uvsadm doctor): for each segment and family one. Changed by a restart.
-	ProbeAddresses []string `yaml:"probeAddresses" form:"one" kind:"address" example:"192.0.2.50"`
+	ProbeAddresses []string `yaml:"probes" form:"one" kind:"address" example:"192.0.2.50"`
 	// What real servers send through a gateway address on their own behalf. Changed by a restart.
-	InnerTraffic InnerTraffic `yaml:"innerTraffic"`
+	InnerTraffic InnerTraffic `yaml:"inner"`
 	// How frames are received and sent. Changed by a restart.
-	PacketPath PacketPath `yaml:"packetPath"`
+	PacketPath PacketPath `yaml:"packets"`
 
 	// The virtual services.
 	Services []Service `yaml:"services"`
 	// Lists of real servers with a name, for services that share them.
-	ServerGroups []ServerGroup `yaml:"serverGroups"`
+	ServerGroups []ServerGroup `yaml:"groups"`
 	// Templates of health checks, which services and servers use by name.
 	Checks []Check `yaml:"checks"`
 	// Templates of health policies, which services use by name.
-	HealthPolicies []Health `yaml:"healthPolicies"`
+	HealthPolicies []Health `yaml:"policies"`
 	// Rules that give packets from clients a firewall mark; the first that a packet meets decides.
 	Marks []MarkRule `yaml:"marks"`
 
@@ -50,7 +49,7 @@ type Config struct {
 	// Bounds of what uvsd holds.
 	Limits Limits `yaml:"limits"`
 	// Connection synchronisation daemons, as ipvsadm --start-daemon has them.
-	SyncDaemons []SyncDaemon `yaml:"syncDaemons"`
+	SyncDaemons []SyncDaemon `yaml:"sync"`
 	// What uvsd logs.
 	Log Log `yaml:"log"`
 
@@ -97,9 +96,9 @@ type PacketPath struct {
 	// Whether worker N is bound to CPU N.
 	Pin bool `yaml:"pin" default:"false"`
 	// Whether workers look for frames without sleeping; each then uses a whole CPU.
-	BusyPoll bool `yaml:"busyPoll" default:"false"`
+	BusyPoll bool `yaml:"busypoll" default:"false"`
 	// Time between announcements of each address, by gratuitous ARP or neighbour advertisement; 0s for none but the first.
-	AnnounceInterval *Duration `yaml:"announceInterval" min:"0s" max:"1d" default:"30s"`
+	AnnounceInterval *Duration `yaml:"announce" min:"0s" max:"1d" default:"30s"`
 }
 
 // Timeouts are how long idle connections are kept, in whole seconds.
@@ -107,7 +106,7 @@ type Timeouts struct {
 	// An established TCP connection.
 	TCP Duration `yaml:"tcp" min:"1s" max:"31d" default:"15m"`
 	// A TCP connection after a FIN.
-	TCPFin Duration `yaml:"tcpFin" min:"1s" max:"31d" default:"2m"`
+	TCPFin Duration `yaml:"tcpfin" min:"1s" max:"31d" default:"2m"`
 	// A UDP flow.
 	UDP Duration `yaml:"udp" min:"1s" max:"31d" default:"5m"`
 }
@@ -133,9 +132,9 @@ type SyncDaemon struct {
 	// The interface of the multicast.
 	Interface string `yaml:"interface" required:"true" example:"eth0"`
 	// Identifies the pair; a backup with 0 takes every master's messages.
-	SyncID int `yaml:"syncID" min:"0" max:"255" default:"0"`
+	SyncID int `yaml:"syncid" min:"0" max:"255" default:"0"`
 	// The longest message in bytes, without IP and UDP headers; 0 is what fits the interface's MTU.
-	MaxLen int `yaml:"maxLen" min:"0" max:"65507" default:"0"`
+	MaxLen int `yaml:"maxlen" min:"0" max:"65507" default:"0"`
 	// The multicast address.
 	Group string `yaml:"group" kind:"multicast" default:"224.0.0.81"`
 	// The UDP port.
@@ -152,15 +151,15 @@ type MarkRule struct {
 	// The interface that the packet came in by.
 	Interface string `yaml:"interface" example:"eth0"`
 	// A network, or an address, of its source.
-	Source string `yaml:"source" kind:"network" example:"198.51.100.0/24"`
+	Source string `yaml:"src" kind:"network" example:"198.51.100.0/24"`
 	// A network, or an address, of its destination.
-	Destination string `yaml:"destination" kind:"network" example:"192.0.2.100"`
+	Destination string `yaml:"dst" kind:"network" example:"192.0.2.100"`
 	// Its protocol.
 	Protocol string `yaml:"protocol" enum:"tcp,udp,sctp"`
 	// Its source port, or a range.
-	SourcePorts api.PortRange `yaml:"sourcePorts" example:"1024-65535"`
+	SourcePorts api.PortRange `yaml:"sport" example:"1024-65535"`
 	// Its destination port, or a range. Without a protocol ports are those of TCP, UDP and SCTP.
-	DestinationPorts api.PortRange `yaml:"destinationPorts" example:"80-443"`
+	DestinationPorts api.PortRange `yaml:"dport" example:"80-443"`
 }
 
 // Check is a health check: a template, or one of a service or a real server. The options of its kind stand beside these keys.
@@ -173,37 +172,15 @@ type Check struct {
 	CheckSettings
 	// The options of the kind, with their own keys beside the ones above.
 	Options health.Prober `yaml:",inline"`
+
+	given map[string]json.RawMessage // what a file has, the template's included
+	spec  *health.Spec               // once it was found to be sound
 }
 
 // CheckSettings are what every kind of check has.
-type CheckSettings struct {
-	// The kind of check: tcp, udp, http ...
-	Kind string `json:"kind"`
-	// Names the check among those of its service or server; the default is the kind.
-	ID string `json:"id"`
-	// Time from the beginning of one probe to the beginning of the next; default 2s.
-	Interval Duration `json:"interval"`
-	// How long a probe may take; default half the interval, at most 5s.
-	Timeout Duration `json:"timeout"`
-	// Used instead of the interval while probes that disagree with the server's state are counted; default the interval.
-	Retry Duration `json:"retry"`
-	// How many probes in a row must succeed until a server that is down is up again; default 2.
-	Rise int `json:"rise"`
-	// How many probes in a row must fail until a server that is up is down; default 2.
-	Fall int `json:"fall"`
-	// The part of the interval, in percent, by which it is shortened at random; default 10.
-	Jitter int `json:"jitter"`
-	// How long after the check was set its first probe comes at the latest; default the interval, at most 1s.
-	WarmUp Duration `json:"warmup"`
-	// How the server counts until the first probe has ended: up, which is the default, or down.
-	Start string `json:"start"`
-	// The port that is asked instead of the real server's own.
-	Port uint16 `json:"port"`
-	// The way of the probes: direct, vip, or auto, the default.
-	Via string `json:"via"`
-}
+type CheckSettings = health.Settings
 
 func (*Check) shorthand() string { return "use" }
 
 // Duration is a time, written as 500ms, 30s, 5m, 1h30m or 2d.
-type Duration time.Duration
+type Duration = health.Duration

@@ -62,7 +62,7 @@ func fieldsOf(t reflect.Type) []field {
 	return list
 }
 
-var durationTypes = []reflect.Type{reflect.TypeFor[Duration](), reflect.TypeFor[time.Duration]()}
+var durationTypes = [2]reflect.Type{reflect.TypeFor[Duration](), reflect.TypeFor[time.Duration]()}
 
 // durationOf returns a value of a type of time.
 func durationOf(v reflect.Value) (Duration, bool) {

@@ -54,6 +54,9 @@ func commentLines(text string) string {
 
 // encode returns the node of a value that isn't absent.
 func encode(v reflect.Value, form string) (*yaml.Node, error) {
+	if d, ok := durationOf(v); ok {
+		return scalarNode(spanText(d)), nil
+	}
 	if m, ok := v.Interface().(encoding.TextMarshaler); ok && v.Kind() != reflect.Pointer {
 		text, err := m.MarshalText()
 		if err != nil {
@@ -81,9 +84,6 @@ func encode(v reflect.Value, form string) (*yaml.Node, error) {
 		return stringNode(v.String()), nil
 	case reflect.Bool, reflect.Int, reflect.Int8, reflect.Int16, reflect.Int32, reflect.Int64, reflect.Uint, reflect.Uint8, reflect.Uint16,
 		reflect.Uint32, reflect.Uint64, reflect.Float32, reflect.Float64:
-		if d, ok := durationOf(v); ok {
-			return scalarNode(d.String()), nil
-		}
 		return &yaml.Node{Kind: yaml.ScalarNode, Value: fmt.Sprint(v.Interface())}, nil
 	}
 	return nil, fmt.Errorf("write YAML: no way to write %v", v.Type())

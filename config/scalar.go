@@ -35,39 +35,12 @@ func ParseDuration(s string) (Duration, error) {
 	return 0, bad
 }
 
-// UnmarshalText implements encoding.TextUnmarshaler.
-func (d *Duration) UnmarshalText(text []byte) (err error) {
-	*d, err = ParseDuration(string(text))
-	return err
-}
-
-// MarshalText implements encoding.TextMarshaler.
-func (d Duration) MarshalText() ([]byte, error) { return []byte(d.String()), nil }
-
-// String is the shortest form of the time, with whole days: 1d12h, 1h30m, 90s as 1m30s.
-func (d Duration) String() string {
-	v := time.Duration(d)
-	if v < time.Second {
-		return v.String()
+// spanText is a time as the file has it, in days where it is whole days.
+func spanText(d Duration) string {
+	if day := Duration(24 * time.Hour); d >= day && d%day == 0 {
+		return fmt.Sprintf("%dd", d/day)
 	}
-	var b strings.Builder
-	if days := v / (24 * time.Hour); days > 0 {
-		fmt.Fprintf(&b, "%dd", days)
-		v -= days * 24 * time.Hour
-	}
-	for _, u := range []struct {
-		unit time.Duration
-		name string
-	}{{time.Hour, "h"}, {time.Minute, "m"}} {
-		if n := v / u.unit; n > 0 {
-			fmt.Fprintf(&b, "%d%s", n, u.name)
-			v -= n * u.unit
-		}
-	}
-	if v > 0 {
-		b.WriteString(v.String())
-	}
-	return b.String()
+	return d.String()
 }
 
 func isDigits(s string) bool {

@@ -1,9 +1,11 @@
 package config
 
 import (
+	"encoding/json"
 	"net/netip"
 
 	"uvs/control/api"
+	"uvs/health"
 )
 
 // Service is a virtual service; or many alike: one for each of its protocols, addresses and ports.
@@ -26,11 +28,11 @@ type Service struct {
 	// How a server is chosen for a new connection; none forwards nothing.
 	Scheduler string `yaml:"scheduler" kind:"scheduler" default:"wlc"`
 	// The scheduler's flags: sh-fallback, sh-port, mh-fallback, mh-port, or flag-1 to flag-3 for any.
-	SchedulerFlags []string `yaml:"schedulerFlags" form:"one" kind:"flag"`
+	SchedulerFlags []string `yaml:"flags" form:"one" kind:"flag"`
 	// How long a client stays with its server: a time, or with more settings.
 	Persistence *Persistence `yaml:"persistence"`
 	// Whether every packet is scheduled by itself, for UDP and firewall marks.
-	OnePacket bool `yaml:"onePacket" default:"false"`
+	OnePacket bool `yaml:"ops" default:"false"`
 
 	// How packets are forwarded to servers that say nothing themselves: dr (direct routing), tun (tunnelling) or nat.
 	Method string `yaml:"method" enum:"dr,tun,nat" default:"dr"`
@@ -39,7 +41,7 @@ type Service struct {
 	// The real servers. They count as added from top to bottom, as by ipvsadm -a.
 	Servers []Server `yaml:"servers"`
 	// The names of groups whose servers it has as well, behind its own.
-	ServerGroups []string `yaml:"serverGroups" form:"one" kind:"group"`
+	ServerGroups []string `yaml:"groups" form:"one" kind:"group"`
 	// Health checks of its servers: a template's or a kind's name, a check, or a list of such. All must succeed.
 	Checks []Check `yaml:"checks" form:"one"`
 	// What follows from the servers' health: a policy's name, or settings.
@@ -73,7 +75,7 @@ func (*Tunnel) shorthand() string { return "type" }
 // ServerGroup is a list of real servers with a name.
 type ServerGroup struct {
 	Comment string `yaml:"-"`
-	// The name that services have in serverGroups.
+	// The name that services have in groups.
 	Name string `yaml:"name" kind:"label" required:"true" example:"farm"`
 	// The real servers.
 	Servers []Server `yaml:"servers"`
@@ -95,9 +97,9 @@ type Server struct {
 	// The tunnel, with method tun; absent is the service's.
 	Tunnel *Tunnel `yaml:"tunnel"`
 	// The number of connections from which on it takes no new ones; 0 is no limit.
-	UpperThreshold uint32 `yaml:"upperThreshold" min:"0" max:"4294967295" default:"0"`
-	// The number of connections below which it takes new ones again; 0 is three quarters of upperThreshold.
-	LowerThreshold uint32 `yaml:"lowerThreshold" min:"0" max:"4294967295" default:"0"`
+	UpperThreshold uint32 `yaml:"upper" min:"0" max:"4294967295" default:"0"`
+	// The number of connections below which it takes new ones again; 0 is three quarters of upper.
+	LowerThreshold uint32 `yaml:"lower" min:"0" max:"4294967295" default:"0"`
 	// Health checks of its own, instead of the service's.
 	Checks []Check `yaml:"checks" form:"one"`
 }
@@ -111,34 +113,13 @@ type Health struct {
 	Name string `yaml:"name" kind:"label" example:"careful"`
 	// A policy, whose values hold where this one gives none of its own.
 	Use string `yaml:"use"`
-	// What becomes of a server that is down: remove ends its connections' forwarding as removing it would, quiesce gives it the
-	// weight 0.
-	Reaction string `yaml:"reaction" enum:"remove,quiesce" default:"remove"`
-	// The sum of the weights of servers that are up from which on the service counts as up.
-	Quorum int `yaml:"quorum" min:"1" max:"2147483647" default:"1"`
-	// How far that sum must fall below, or rise above, quorum before the service's state changes.
-	Hysteresis int `yaml:"hysteresis" min:"0" max:"2147483647" default:"0"`
-	// The server that gets all connections while the service is down.
-	SorryServer *Server `yaml:"sorryServer"`
-	// How long a server that came up takes to get its whole weight.
-	SlowStart Duration `yaml:"slowStart" min:"1s" max:"1d" example:"30s"`
-	// Programs that are told of changes.
-	Notify *Notify `yaml:"notify"`
+	health.Policy
+
+	given  map[string]json.RawMessage // what a file has, the template's included
+	policy *health.Policy             // once it was found to be sound
 }
 
 func (*Health) shorthand() string { return "use" }
-
-// Notify are programs that are told of changes. Each is a program with its arguments, never a shell's command line.
-type Notify struct {
-	// A server came up.
-	Up []string `yaml:"up" form:"one" example:"[/usr/local/bin/tell, up]"`
-	// A server went down.
-	Down []string `yaml:"down" form:"one" example:"[/usr/local/bin/tell, down]"`
-	// The service has quorum again.
-	QuorumUp []string `yaml:"quorumUp" form:"one"`
-	// The service has lost quorum.
-	QuorumDown []string `yaml:"quorumDown" form:"one"`
-}
 
 // Ports are ports and ranges of ports.
 type Ports []Port

@@ -7,6 +7,7 @@ import (
 
 	"uvs/conntrack"
 	"uvs/control/api"
+	"uvs/control/sysctl"
 	"uvs/service"
 )
 
@@ -15,17 +16,17 @@ func (d *Director) Settings(ctx context.Context, names []string) ([]api.Setting,
 	d.mu.RLock()
 	defer d.mu.RUnlock()
 	if len(names) == 0 {
-		for i := range sysctls {
-			names = append(names, sysctls[i].name)
+		for _, c := range sysctl.All() {
+			names = append(names, c.Name)
 		}
 	}
 	list := make([]api.Setting, len(names))
 	for i, name := range names {
-		c, err := findSysctl(name)
+		c, err := sysctl.Find(name)
 		if err != nil {
 			return nil, err
 		}
-		list[i] = c.describe(&d.settings)
+		list[i] = c.Describe(&d.settings)
 	}
 	return list, ctx.Err()
 }
@@ -38,12 +39,12 @@ func (d *Director) Set(ctx context.Context, settings []api.Setting) ([]api.Setti
 		return nil, err
 	}
 	wanted := d.settings
-	changed := make([]*sysctl, len(settings))
+	changed := make([]*sysctl.Setting, len(settings))
 	for i := range settings {
-		c, err := findSysctl(settings[i].Name)
+		c, err := sysctl.Find(settings[i].Name)
 		if err == nil {
 			changed[i] = c
-			err = c.of(&wanted).Set(settings[i].Value)
+			err = c.Set(&wanted, settings[i].Value)
 		}
 		if err != nil {
 			return nil, tried(err, "set %s to %q", settings[i].Name, settings[i].Value)
@@ -52,7 +53,7 @@ func (d *Director) Set(ctx context.Context, settings []api.Setting) ([]api.Setti
 	d.applySettingsLocked(&wanted)
 	list := make([]api.Setting, len(changed))
 	for i, c := range changed {
-		list[i] = c.describe(&d.settings)
+		list[i] = c.Describe(&d.settings)
 		d.cfg.Log.Debug("setting changed", zap.String("name", list[i].Name), zap.String("value", list[i].Value))
 	}
 	return list, nil

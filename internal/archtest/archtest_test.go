@@ -31,14 +31,16 @@ var rules = map[string][]string{
 	"dataplane/decap":      {"packet", "dataplane/fragment", "dataplane/tun"},
 	"dataplane/dialer":     {"dataplane", "dataplane/nexthop", "packet", "service"}, // a user of the packet path's, as doctor is
 	"dataplane":            {"forward", "conntrack", "service", "packet", "dataplane/..."},
-	"health":               {"service", "packet"},                // asks through an interface of its own
-	"health/agent":         {},                                   // also of real servers, which have nothing else of uvs
-	"config":               {"control/api", "health", "service"}, // decodes the checks' own options
+	"health":               {"service", "packet"},                                           // asks through an interface of its own
+	"health/agent":         {},                                                              // also of real servers, which have nothing else of uvs
+	"config":               {"control/api", "control/sysctl", "health", "sched", "service"}, // knows all that a file can name
 	"control/api":          {"service"},
+	"control/sysctl":       {"control/api", "service"},
 	"control/top":          {"control/api"},
 	"control/ipvsadm":      {"control/api", "control/top"},
 	"control/doctor":       {"control/api", "dataplane/...", "service", "packet"}, // reads findings off the packet path's probes
 	"control":              {"control/api", "dataplane/...", "conntrack", "sched/...", "service", "packet"},
+	"control":              {"control/api", "control/sysctl", "dataplane/...", "conntrack", "sched", "service", "packet"},
 	"lab":                  {},
 	"lab/uml":              {},
 	"lab/uml/guest":        {},

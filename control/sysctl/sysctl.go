@@ -1,4 +1,5 @@
-package control
+// Package sysctl has a director's settings by their names: those of the kernel's sysctls below net.ipv4.vs, and uvs's own.
+package sysctl
 
 import (
 	"cmp"
@@ -14,15 +15,16 @@ import (
 	"uvs/service"
 )
 
-// sysctl is a setting by name.
-type sysctl struct {
-	name string
-	of   func(*service.Settings) sysctlValue
+// Setting is a setting by name.
+type Setting struct {
+	// Name is in full, such as net.ipv4.vs.conn_reuse_mode.
+	Name string
+	of   func(*service.Settings) value
 	note string // why it does nothing; empty where it does something
 }
 
-// sysctlValue is one setting's place in the settings.
-type sysctlValue interface {
+// value is one setting's place in the settings.
+type value interface {
 	// String is the text that sysctl prints.
 	String() string
 	// Set reads that text. Its error has a code.
@@ -38,8 +40,8 @@ const (
 	cheapRates  = "rates cost uvs next to nothing, and are always there"
 )
 
-// sysctls are all settings in alphabetical order, those of the kernel first.
-var sysctls = []sysctl{
+// all are the settings in alphabetical order, those of the kernel first.
+var all = []Setting{
 	{"net.ipv4.vs.am_droprate", number(func(s *service.Settings) *int { return &s.AmDropRate }, 0, math.MaxInt32), ""},
 	{"net.ipv4.vs.amemthresh", number(func(s *service.Settings) *int { return &s.AmemThresh }, 0, math.MaxInt32), ""},
 	{"net.ipv4.vs.backup_only", onOff(func(s *service.Settings) *bool { return &s.BackupOnly }), noSync},
@@ -63,33 +65,39 @@ var sysctls = []sysctl{
 	{"net.ipv4.vs.sloppy_tcp", onOff(func(s *service.Settings) *bool { return &s.SloppyTCP }), ""},
 	{"net.ipv4.vs.snat_reroute", onOff(func(s *service.Settings) *bool { return &s.SNATReroute }), byDest},
 	{"net.ipv4.vs.sync_persist_mode", onOff(func(s *service.Settings) *bool { return &s.Sync.PersistMode }), noSync},
-	{"net.ipv4.vs.sync_ports", func(s *service.Settings) sysctlValue { return portCount{&s.Sync.Ports} }, noSync},
+	{"net.ipv4.vs.sync_ports", func(s *service.Settings) value { return portCount{&s.Sync.Ports} }, noSync},
 	{"net.ipv4.vs.sync_qlen_max", number(func(s *service.Settings) *int { return &s.Sync.QueueMax }, 0, math.MaxInt32), noSync},
 	{"net.ipv4.vs.sync_refresh_period", wholeSeconds(func(s *service.Settings) *time.Duration { return &s.Sync.RefreshPeriod }, 0), noSync},
 	{"net.ipv4.vs.sync_retries", number(func(s *service.Settings) *int { return &s.Sync.Retries }, 0, 3), noSync},
 	{"net.ipv4.vs.sync_sock_size", number(func(s *service.Settings) *int { return &s.Sync.SocketSize }, 0, math.MaxInt32), noSync},
-	{"net.ipv4.vs.sync_threshold", func(s *service.Settings) sysctlValue { return syncThreshold{&s.Sync} }, noSync},
+	{"net.ipv4.vs.sync_threshold", func(s *service.Settings) value { return syncThreshold{&s.Sync} }, noSync},
 	{"net.ipv4.vs.sync_version", number(func(s *service.Settings) *int { return &s.Sync.Version }, 0, 1), noSync},
 	{"uvs.keep_template_timeout", onOff(func(s *service.Settings) *bool { return &s.KeepTemplateTimeout }), ""},
 }
 
-// findSysctl finds a setting by its name, with or without net.ipv4, with dots or slashes. The error has a code.
-func findSysctl(name string) (*sysctl, error) {
+// All are the settings in alphabetical order, those of the kernel first.
+func All() []Setting { return slices.Clone(all) }
+
+// Find finds a setting by its name, with or without net.ipv4, with dots or slashes. The error has a code.
+func Find(name string) (*Setting, error) {
 	full := strings.ReplaceAll(name, "/", ".")
 	if strings.HasPrefix(full, "vs.") {
 		full = "net.ipv4." + full
 	}
-	i, ok := slices.BinarySearchFunc(sysctls, full, func(c sysctl, name string) int { return cmp.Compare(c.name, name) })
+	i, ok := slices.BinarySearchFunc(all, full, func(c Setting, name string) int { return cmp.Compare(c.Name, name) })
 	if !ok {
 		return nil, api.Errorf(api.SettingNotFound, "no such setting: %s", name)
 	}
-	return &sysctls[i], nil
+	return &all[i], nil
 }
 
-// describe is the setting as the API shows it.
-func (c *sysctl) describe(s *service.Settings) api.Setting {
+// Set reads the text of a value into s. Its error has a code and says what is wrong with the value.
+func (c *Setting) Set(s *service.Settings, text string) error { return c.of(s).Set(text) }
+
+// Describe is the setting as the API shows it.
+func (c *Setting) Describe(s *service.Settings) api.Setting {
 	initial := service.DefaultSettings()
-	return api.Setting{Name: c.name, Value: c.of(s).String(), Default: c.of(&initial).String(), Note: c.note}
+	return api.Setting{Name: c.Name, Value: c.of(s).String(), Default: c.of(&initial).String(), Note: c.note}
 }
 
 // readNumber reads a decimal number from lowest to highest.
@@ -97,16 +105,16 @@ func readNumber(text string, lowest, highest int) (int, error) {
 	n, err := strconv.ParseInt(strings.TrimSpace(text), 10, 64)
 	switch {
 	case err != nil:
-		return 0, refusal(api.Invalid, "%q is not a number", text)
+		return 0, api.Errorf(api.Invalid, "%q is not a number", text)
 	case n < int64(lowest) || n > int64(highest):
-		return 0, refusal(api.OutOfRange, "%d is not between %d and %d", n, lowest, highest)
+		return 0, api.Errorf(api.OutOfRange, "%d is not between %d and %d", n, lowest, highest)
 	}
 	return int(n), nil
 }
 
 // onOff is a switch: 0, or any other number, as the kernel takes it.
-func onOff(of func(*service.Settings) *bool) func(*service.Settings) sysctlValue {
-	return func(s *service.Settings) sysctlValue { return flag{of(s)} }
+func onOff(of func(*service.Settings) *bool) func(*service.Settings) value {
+	return func(s *service.Settings) value { return flag{of(s)} }
 }
 
 type flag struct{ on *bool }
@@ -125,8 +133,8 @@ func (f flag) Set(text string) error {
 }
 
 // number is a number in a range.
-func number(of func(*service.Settings) *int, lowest, highest int) func(*service.Settings) sysctlValue {
-	return func(s *service.Settings) sysctlValue { return ranged{of(s), lowest, highest} }
+func number(of func(*service.Settings) *int, lowest, highest int) func(*service.Settings) value {
+	return func(s *service.Settings) value { return ranged{of(s), lowest, highest} }
 }
 
 type ranged struct {
@@ -142,8 +150,8 @@ func (r ranged) Set(text string) (err error) {
 }
 
 // defenceMode is when a defence is used.
-func defenceMode(of func(*service.Settings) *service.DefenceMode) func(*service.Settings) sysctlValue {
-	return func(s *service.Settings) sysctlValue { return mode{of(s)} }
+func defenceMode(of func(*service.Settings) *service.DefenceMode) func(*service.Settings) value {
+	return func(s *service.Settings) value { return mode{of(s)} }
 }
 
 type mode struct{ m *service.DefenceMode }
@@ -157,8 +165,8 @@ func (m mode) Set(text string) error {
 }
 
 // wholeSeconds is a time in seconds.
-func wholeSeconds(of func(*service.Settings) *time.Duration, lowest int) func(*service.Settings) sysctlValue {
-	return func(s *service.Settings) sysctlValue { return span{of(s), lowest} }
+func wholeSeconds(of func(*service.Settings) *time.Duration, lowest int) func(*service.Settings) value {
+	return func(s *service.Settings) value { return span{of(s), lowest} }
 }
 
 type span struct {
@@ -181,7 +189,7 @@ func (c portCount) String() string { return strconv.Itoa(*c.n) }
 
 func (c portCount) Set(text string) (err error) {
 	if *c.n, err = readNumber(text, 1, 64); err == nil && bits.OnesCount(uint(*c.n)) != 1 {
-		err = refusal(api.Invalid, "%d is not a power of two", *c.n)
+		err = api.Errorf(api.Invalid, "%d is not a power of two", *c.n)
 	}
 	return err
 }
@@ -194,7 +202,7 @@ func (t syncThreshold) String() string { return fmt.Sprintf("%d %d", t.s.Thresho
 func (t syncThreshold) Set(text string) (err error) {
 	words := strings.Fields(text)
 	if len(words) != 2 {
-		return refusal(api.Invalid, "%q is not two numbers", text)
+		return api.Errorf(api.Invalid, "%q is not two numbers", text)
 	}
 	if t.s.Threshold, err = readNumber(words[0], 0, math.MaxInt32); err != nil {
 		return err
@@ -203,7 +211,7 @@ func (t syncThreshold) Set(text string) (err error) {
 		return err
 	}
 	if t.s.Period != 0 && t.s.Threshold >= t.s.Period {
-		return refusal(api.Invalid, "the first number must be below the second, unless that is 0")
+		return api.Errorf(api.Invalid, "the first number must be below the second, unless that is 0")
 	}
 	return nil
 }
