@@ -39,8 +39,7 @@ var rules = map[string][]string{
 	"control/top":          {"control/api"},
 	"control/ipvsadm":      {"control/api", "control/top"},
 	"control/doctor":       {"control/api", "dataplane/...", "service", "packet"}, // reads findings off the packet path's probes
-	"control":              {"control/api", "dataplane/...", "conntrack", "sched/...", "service", "packet"},
-	"control":              {"control/api", "control/sysctl", "dataplane/...", "conntrack", "sched", "service", "packet"},
+	"control":              {"control/api", "control/sysctl", "dataplane/...", "conntrack", "sched/...", "service", "packet"},
 	"lab":                  {},
 	"lab/uml":              {},
 	"lab/uml/guest":        {},
