@@ -7,6 +7,7 @@ require (
 	github.com/gdamore/tcell/v3 v3.6.0
 	github.com/google/gopacket v1.1.19
 	github.com/google/nftables v0.3.0
+	github.com/gosnmp/gosnmp v1.47.0
 	github.com/mdlayher/netlink v1.11.2
 	github.com/mdlayher/packet v1.2.0
 	github.com/vishvananda/netlink v1.3.1

@@ -9,6 +9,7 @@ import (
 	"context"
 	"net"
 	"net/netip"
+	"time"
 
 	"uvs/service"
 )
@@ -29,6 +30,8 @@ type Target struct {
 	// Weigh, if not nil, may be called by a probe that succeeds: it says what share of its configured weight the server asks
 	// for, 1 being all of it and 0 no new connections. What isn't said again with the next success is 1.
 	Weigh func(factor float64)
+	// Setup, if not nil, has clients' connections to the server timed, and returns their recent average from SYN to first ACK, or 0.
+	Setup func() time.Duration
 }
 
 // Prober is one kind of check with its options.
@@ -46,11 +49,15 @@ type Prober interface {
 
 // kinds has a constructor for each kind's options, by name. A new kind is a file, its test, and a line here.
 var kinds = map[string]func() Prober{
-	"http":  func() Prober { return new(HTTP) },
-	"https": func() Prober { return new(HTTPS) },
-	"icmp":  func() Prober { return new(ICMP) },
-	"tcp":   func() Prober { return new(TCP) },
-	"udp":   func() Prober { return new(UDP) },
+	"agent":   func() Prober { return new(AgentCheck) },
+	"file":    func() Prober { return new(WeightFile) },
+	"http":    func() Prober { return new(HTTP) },
+	"https":   func() Prober { return new(HTTPS) },
+	"icmp":    func() Prober { return new(ICMP) },
+	"latency": func() Prober { return new(Latency) },
+	"snmp":    func() Prober { return new(SNMP) },
+	"tcp":     func() Prober { return new(TCP) },
+	"udp":     func() Prober { return new(UDP) },
 }
 
 // record tells of a piece of the exchange if somebody wants to know.

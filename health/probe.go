@@ -186,6 +186,7 @@ func (e *Engine) exchange(ctx context.Context, spec *Spec, r *Route, record func
 		Server: r.Server.Addr, Address: r.To, Protocol: r.Service.Proto, Record: record,
 		Dial:  func(ctx context.Context, network string) (net.Conn, error) { return e.dial(ctx, network, r) },
 		Weigh: func(f float64) { factor = f },
+		Setup: func() time.Duration { return setupLatency(r.Server) },
 	}
 	if spec.Port != 0 {
 		t.Server = withPort(t.Server, spec.Port)

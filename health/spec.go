@@ -85,11 +85,21 @@ type DirectOnly interface {
 	DirectOnly()
 }
 
+// PortOfItsOwn is a Prober that asks another program than the service, which has a port of its own.
+type PortOfItsOwn interface {
+	Prober
+	// DefaultPort is the port that is asked unless the setting port is given.
+	DefaultPort() uint16
+}
+
 // prepare fills in the defaults of settings that weren't given, and checks all.
 func (s *Settings) prepare(given map[string]json.RawMessage, options Prober) error {
 	set := func(name string) bool { _, ok := given[name]; return ok }
 	if !set("id") {
 		s.ID = s.Kind
+	}
+	if p, ok := options.(PortOfItsOwn); ok && !set("port") {
+		s.Port = p.DefaultPort()
 	}
 	if !set("interval") {
 		s.Interval = Duration(defaultInterval)

@@ -31,7 +31,7 @@ var rules = map[string][]string{
 	"dataplane/decap":      {"packet", "dataplane/fragment", "dataplane/tun"},
 	"dataplane/dialer":     {"dataplane", "dataplane/nexthop", "packet", "service"}, // a user of the packet path's, as doctor is
 	"dataplane":            {"forward", "conntrack", "service", "packet", "dataplane/..."},
-	"health":               {"service", "packet"},                                           // asks through an interface of its own
+	"health":               {"service", "packet", "health/agent"},                           // asks through an interface of its own
 	"health/agent":         {},                                                              // also of real servers, which have nothing else of uvs
 	"config":               {"control/api", "control/sysctl", "health", "sched", "service"}, // knows all that a file can name
 	"control/api":          {"service"},
@@ -65,6 +65,7 @@ var outside = map[string][]string{
 	"github.com/google/gopacket":     {"bench/..."},
 	"go.yaml.in/yaml/v4":             {"config", "internal/confdoc"},
 	"github.com/gdamore/tcell/v3":    {"control/top"},
+	"github.com/gosnmp/gosnmp":       {"health"},
 	"github.com/mdlayher/packet":     {"dataplane/...", "ha/...", "health", "lab/...", "bench/..."},
 	"github.com/vishvananda/netlink": {"dataplane/...", "ha/...", "lab/...", "bench/...", "cmd/uvsd"},
 	"github.com/google/nftables":     {"dataplane/guard", "lab/..."},
