@@ -64,7 +64,10 @@ type commit struct {
 	marks   bool // mark rules came or went
 	edits   []edit
 	removed map[*service.RealServer]struct{} // no longer available after the swap
-	fresh   []uint32                         // service slots to start from zero though connections count there
+	touched map[*server]*virtual             // whose health or checks may be others
+	groups  map[string]struct{}              // of services, likewise
+	turns   []turn
+	fresh   []uint32 // service slots to start from zero though connections count there
 }
 
 // edit is a change to a server that packets are sent to already. The weight is staged.
@@ -78,15 +81,35 @@ type edit struct {
 
 // applyLocked carries out what a plan accepted and publishes the result.
 func (d *Director) applyLocked(effects []effect) {
-	c := &commit{d: d, dirty: map[*virtual]struct{}{}, removed: map[*service.RealServer]struct{}{}}
+	c := d.newCommit()
 	for i := range effects {
 		c.apply(&effects[i])
 	}
 	if len(c.fresh) > 0 {
 		d.estimateFreshLocked(c.fresh)
 	}
+	for s, v := range c.touched {
+		if !v.gone && v.servers[s.rs.Addr] == s {
+			c.watch(v, s)
+		}
+	}
+	c.settle()
 	d.revision++
 	d.cfg.Log.Debug("configuration changed", zap.Uint64("revision", d.revision), zap.Int("operations", len(effects)))
+	c.finish()
+}
+
+func (d *Director) newCommit() *commit {
+	return &commit{
+		d: d, dirty: map[*virtual]struct{}{}, removed: map[*service.RealServer]struct{}{}, touched: map[*server]*virtual{},
+		groups: map[string]struct{}{},
+	}
+}
+
+// finish publishes what has changed.
+func (c *commit) finish() {
+	d := c.d
+	defer c.turned()
 	if len(c.dirty) == 0 && len(c.gone) == 0 && !c.marks {
 		return
 	}
@@ -180,16 +203,26 @@ func (c *commit) apply(e *effect) {
 	case api.EditServer:
 		s := v.servers[e.addr]
 		s.config = e.server
-		s.rs.StageWeight(e.server.weight)
+		_, weight := effectiveLocked(v, s)
+		s.rs.StageWeight(weight)
 		c.edit(s)
-		c.tell(v, service.ServerEdited, s.rs, v.list.all())
+		if !s.health.out {
+			c.tell(v, service.ServerEdited, s.rs, v.list.all())
+		}
+		c.touch(v, s)
 	case api.DeleteServer:
 		s := v.servers[e.addr]
+		delete(v.servers, e.addr)
+		if s.health.out {
+			c.discard(v, s)
+			break
+		}
 		before := v.list.all()
 		v.list.remove(s.rs)
-		delete(v.servers, e.addr)
-		c.discard(v, s.rs)
+		c.discard(v, s)
 		c.tell(v, service.ServerRemoved, s.rs, before)
+	case api.AddCheck, api.DeleteCheck, api.SetHealth:
+		c.applyHealth(v, e)
 	case api.Flush:
 		for _, v := range d.order {
 			if !v.gone {
@@ -255,8 +288,8 @@ func (v *virtual) newScheduler(cfg *Config) {
 }
 
 func (c *commit) deleteService(v *virtual) {
-	for _, rs := range v.list.all() {
-		c.discard(v, rs)
+	for _, s := range v.servers {
+		c.discard(v, s)
 	}
 	v.gone = true
 	c.gone = append(c.gone, v)
@@ -266,7 +299,7 @@ func (c *commit) deleteService(v *virtual) {
 
 func (c *commit) addServer(v *virtual, e *effect) {
 	rs, owner := c.d.trash.take(v.key, e.addr)
-	s := &server{rs: rs, config: e.server}
+	s := &server{rs: rs, config: e.server, health: newCondition()}
 	switch {
 	case rs == nil:
 		rs = service.NewRealServer(v.key, e.addr, c.method(s.config.method, e.addr.Addr()), e.server.weight)
@@ -283,19 +316,16 @@ func (c *commit) addServer(v *virtual, e *effect) {
 		if owner != v {
 			c.d.stats.zeroServer(rs.Index)
 		}
-		rs.Readmit(e.server.weight)
-		c.edit(s)
-		if _, thisChange := c.removed[rs]; thisChange {
-			delete(c.removed, rs)
-		} else {
-			rs.CommitWeight()
-			rs.SetAvailable(true)
-		}
+		v.servers[e.addr] = s
+		c.readmit(v, s, e.server.weight)
+		c.touch(v, s)
+		return
 	}
 	v.servers[e.addr] = s
 	before := v.list.all()
 	v.list.prepend(rs)
 	c.tell(v, service.ServerAdded, rs, before)
+	c.touch(v, s)
 }
 
 // edit notes the settings of s for the swap.
@@ -315,9 +345,22 @@ func (c *commit) method(m service.Method, rip netip.Addr) service.Method {
 }
 
 // discard moves a server out of its service: to the trash, from where it may come back.
-func (c *commit) discard(v *virtual, rs *service.RealServer) {
-	c.removed[rs] = struct{}{}
-	c.d.trash.put(v, rs)
+func (c *commit) discard(v *virtual, s *server) {
+	c.unwatch(v, s)
+	if !s.health.out { // else it is removed already
+		c.removed[s.rs] = struct{}{}
+	}
+	if v.health.Group != "" {
+		c.groups[v.health.Group] = struct{}{} // the others needn't fall with it any more
+	}
+	c.d.trash.put(v, s.rs)
+}
+
+// touch has the health of a server looked at, if it can matter.
+func (c *commit) touch(v *virtual, s *server) {
+	if s.watched || len(v.checks)+len(s.checks) > 0 || v.health.Group != "" {
+		c.touched[s] = v
+	}
 }
 
 // tell tells the scheduler of a change that v's list has undergone.

@@ -20,6 +20,7 @@ import (
 	"uvs/conntrack"
 	"uvs/control/api"
 	"uvs/dataplane"
+	"uvs/health"
 	"uvs/sched"
 	"uvs/service"
 )
@@ -43,6 +44,7 @@ type Connections interface {
 	SetSettings(conntrack.Settings)
 	DropRandom(now int64, random func(n uint32) uint32) (dropped int)
 	Cut(doomed func(*service.RealServer) bool, now int64) conntrack.Cuts
+	Forsake(doomed func(*service.RealServer) bool, now int64) conntrack.Cuts
 }
 
 // Watched is the connection table as a teller of what happens to connections; *conntrack.Table is one.
@@ -90,6 +92,8 @@ type Config struct {
 	Watched Watched
 	// Doctor asks the network for mistakes around the director. nil: nobody can.
 	Doctor func(ctx context.Context) (*api.Diagnosis, error)
+	// Health says how probes of health checks are made. Its Changed is Director's own, and its Log this one's if there is none.
+	Health health.Config
 	// FillStatus fills in what control doesn't know of: everything but Revision and the counts of services, servers,
 	// connections and templates. nil: nothing.
 	FillStatus func(*api.Status)
@@ -118,6 +122,9 @@ type Director struct {
 	settings service.Settings
 	defence  defence
 	drains   map[*service.RealServer]*drain
+	engine   *health.Engine
+	forsaken map[*service.RealServer]struct{} // whose flows and templates are to be dropped
+	forsake  chan struct{}                    // there are some
 
 	limiter service.Limiter // follows defence
 
@@ -130,6 +137,8 @@ type virtual struct {
 	key     service.Key
 	index   uint32
 	config  serviceConfig
+	health  api.HealthConfig
+	checks  []check // of all its servers
 	sched   service.Scheduler
 	list    serverList
 	servers map[netip.AddrPort]*server
@@ -142,8 +151,11 @@ type virtual struct {
 
 // server is a real server of the desired state.
 type server struct {
-	rs     *service.RealServer
-	config serverConfig
+	rs      *service.RealServer
+	config  serverConfig
+	checks  []check // its own
+	watched bool    // the engine knows of it
+	health  condition
 }
 
 // New returns a Director without services, and publishes the empty table.
@@ -166,7 +178,13 @@ func New(cfg Config) *Director {
 	d := &Director{
 		cfg: cfg, services: map[service.Key]*virtual{}, trash: newTrash(), slots: newServiceSlots(),
 		settings: service.DefaultSettings(), drains: map[*service.RealServer]*drain{},
+		forsaken: map[*service.RealServer]struct{}{}, forsake: make(chan struct{}, 1),
 	}
+	cfg.Health.Changed = d.healthChanged
+	if cfg.Health.Log == nil {
+		cfg.Health.Log = cfg.Log
+	}
+	d.engine = health.NewEngine(cfg.Health)
 	d.settings.LBLCExpiration = cmp.Or(cfg.Sched.LBLCExpiration, d.settings.LBLCExpiration)
 	d.settings.LBLCRExpiration = cmp.Or(cfg.Sched.LBLCRExpiration, d.settings.LBLCRExpiration)
 	d.shadows = newShadows(d)
@@ -187,12 +205,13 @@ func (d *Director) publishLocked(t *service.Table) {
 	}
 }
 
-// Run calls Tick every two seconds, Defend and WatchDrains every second, and tries schedulers out, until ctx ends. Without it
-// counters stand still.
+// Run makes health checks, calls Tick every two seconds, Defend and WatchDrains every second, and tries schedulers out, until
+// ctx ends. Without it counters stand still.
 func (d *Director) Run(ctx context.Context) {
-	var trials sync.WaitGroup
-	defer trials.Wait()
-	trials.Go(func() { d.shadows.run(ctx) })
+	var parts sync.WaitGroup
+	defer parts.Wait()
+	parts.Go(func() { d.shadows.run(ctx) })
+	parts.Go(func() { d.engine.Run(ctx) })
 	tick := time.NewTicker(estimateInterval)
 	defer tick.Stop()
 	defend := time.NewTicker(time.Second)
@@ -206,6 +225,8 @@ func (d *Director) Run(ctx context.Context) {
 		case <-defend.C:
 			d.Defend()
 			d.WatchDrains()
+		case <-d.forsake:
+			d.DropForsaken()
 		}
 	}
 }

@@ -11,6 +11,7 @@ import (
 	"go.uber.org/zap"
 
 	"uvs/control/api"
+	"uvs/health"
 	"uvs/service"
 )
 
@@ -111,9 +112,9 @@ func (d *Director) chooseLocked(addr netip.Addr, port uint16, only *api.ServiceK
 		services = []*virtual{v}
 	}
 	for _, v := range services {
-		for _, rs := range v.list.all() {
-			if rs.Addr.Addr() == addr && (port == 0 || rs.Addr.Port() == port) {
-				chosen = append(chosen, chosenServer{v, v.servers[rs.Addr]})
+		for _, s := range v.all() {
+			if a := s.rs.Addr; a.Addr() == addr && (port == 0 || a.Port() == port) {
+				chosen = append(chosen, chosenServer{v, s})
 			}
 		}
 	}
@@ -212,7 +213,13 @@ func (d *Director) WatchDrains() {
 // removed and is empty.
 func (d *Director) reviewLocked(now int64) {
 	for rs, x := range d.drains {
-		if rs.Weight() != 0 || !rs.Available() && rs.Refs() == 0 {
+		_, s := d.subjectLocked(health.Subject{Service: x.key, Server: x.addr})
+		if s != nil && s.rs == rs {
+			if s.config.weight != 0 {
+				delete(d.drains, rs)
+				continue
+			}
+		} else if rs.Refs() == 0 {
 			delete(d.drains, rs)
 			continue
 		}

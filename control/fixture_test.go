@@ -53,6 +53,7 @@ type fakeConnections struct {
 	torn     uint64
 	dropped  int // calls of DropRandom
 	cut      func(doomed func(*service.RealServer) bool) conntrack.Cuts
+	forsaken []func(*service.RealServer) bool
 }
 
 func (f *fakeConnections) Walk(_ int64, yield func(*conntrack.Conn) bool) {
@@ -93,6 +94,10 @@ func (f *fakeConnections) Lookup(id conntrack.ID, _ int64, c *conntrack.Conn) bo
 }
 func (f *fakeConnections) Cut(doomed func(*service.RealServer) bool, _ int64) conntrack.Cuts {
 	return f.cut(doomed)
+}
+func (f *fakeConnections) Forsake(doomed func(*service.RealServer) bool, _ int64) conntrack.Cuts {
+	f.forsaken = append(f.forsaken, doomed)
+	return conntrack.Cuts{}
 }
 func (f *fakeConnections) SetSettings(s conntrack.Settings) { f.settings = s }
 func (f *fakeConnections) TemplateData(id conntrack.ID) string {

@@ -3,6 +3,7 @@ package control
 import (
 	"context"
 	"net/netip"
+	"slices"
 
 	"uvs/conntrack"
 	"uvs/control/api"
@@ -35,18 +36,45 @@ func (d *Director) Services(ctx context.Context, key *api.ServiceKey) ([]api.Ser
 }
 
 func (d *Director) describeLocked(v *virtual) api.Service {
-	out := api.Service{ServiceKey: apiKey(v.key), Config: v.config.api(), Servers: make([]api.Server, 0, len(v.servers))}
+	out := api.Service{ServiceKey: apiKey(v.key), Config: v.config.api(), Checks: specsOf(v.checks), Servers: make([]api.Server, 0, len(v.servers))}
+	if v.health != (api.HealthConfig{}) {
+		h := v.health
+		out.Health = &h
+	}
 	out.Stats, out.Rates = d.stats.services[v.index].shown()
-	for _, rs := range v.list.all() {
-		s := v.servers[rs.Addr]
+	for _, s := range v.all() {
+		rs := s.rs
 		row := api.Server{
-			ServerKey: api.ServerKey{Address: rs.Addr.Addr(), Port: rs.Addr.Port()}, Config: s.config.api(),
-			Active: count(rs.Active()), Inactive: count(rs.Inactive()), Persistent: count(rs.Persistent()),
+			ServerKey: api.ServerKey{Address: rs.Addr.Addr(), Port: rs.Addr.Port()}, Config: s.config.api(), Checks: specsOf(s.checks),
+			Removed: s.health.out, Active: count(rs.Active()), Inactive: count(rs.Inactive()), Persistent: count(rs.Persistent()),
+		}
+		if _, weight := effectiveLocked(v, s); weight != s.config.weight {
+			w := int(weight)
+			row.EffectiveWeight = &w
 		}
 		row.Stats, row.Rates = d.stats.servers[rs.Index].shown()
 		out.Servers = append(out.Servers, row)
 	}
 	return out
+}
+
+// all are a service's servers: those in its list, in its order, and then those that health has taken out of it.
+func (v *virtual) all() []*server {
+	list := make([]*server, 0, len(v.servers))
+	for _, rs := range v.list.all() {
+		list = append(list, v.servers[rs.Addr])
+	}
+	if len(list) == len(v.servers) {
+		return list
+	}
+	listed := len(list)
+	for _, s := range v.servers {
+		if s.health.out {
+			list = append(list, s)
+		}
+	}
+	slices.SortFunc(list[listed:], func(a, b *server) int { return a.rs.Addr.Compare(b.rs.Addr) })
+	return list
 }
 
 // count shows a counter that two workers move one after the other: it may be below 0 for a moment.

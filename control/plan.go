@@ -25,6 +25,8 @@ type planned struct {
 	exists  bool
 	base    *virtual                // the servers it began with, unless it was made by the plan
 	servers map[netip.AddrPort]bool // whether it has a server; those not in here are as in base
+	checks  map[checkKey]bool       // whether it has a check; those not in here are as in base
+	fresh   map[netip.AddrPort]bool // servers whose checks are not those of base
 }
 
 // effect is an accepted operation. Which of its fields count depends on kind.
@@ -38,6 +40,9 @@ type effect struct {
 	rule     api.MarkRule
 	position int
 	daemon   api.Daemon
+	check    check
+	checkID  string
+	health   api.HealthConfig
 }
 
 // add judges op. The error says what was tried and why it is refused, and has a code.
@@ -67,6 +72,11 @@ func (p *plan) add(op *api.Op) *api.Error {
 			verb := map[api.OpKind]string{api.AddServer: "add real server %v to %v", api.EditServer: "edit real server %v of %v",
 				api.DeleteServer: "delete real server %v of %v"}[op.Kind]
 			return tried(err, verb, e.addr, e.key)
+		}
+	case api.AddCheck, api.DeleteCheck, api.SetHealth:
+		if err = p.health(&e, op); err != nil {
+			return tried(err, "%s of %v", map[api.OpKind]string{api.AddCheck: "add check", api.DeleteCheck: "delete check",
+				api.SetHealth: "set health"}[op.Kind], e.whose())
 		}
 	case api.ZeroCounters:
 		if op.Service != nil && !p.find(e.key).exists {
@@ -165,6 +175,7 @@ func (p *plan) server(e *effect, op *api.Op) (err error) {
 			return errNoServer
 		}
 		s.set(e.addr, false)
+		s.forgetChecks(e.addr)
 		return nil
 	}
 	if e.server, err = checkServerNumbers(op.ServerConfig); err != nil {

@@ -71,6 +71,7 @@ type Engine struct {
 type subject struct {
 	key    Subject
 	server *service.RealServer
+	method service.Method
 	specs  []*Spec
 	probes []*probe // of specs, in their order
 }
@@ -88,7 +89,9 @@ func NewEngine(cfg Config) *Engine {
 
 // Watch makes specs the checks of a real server; none ends them. Those that it had already go on, with their state and their
 // history. A check that was changed keeps what was known of the server until its first probe has ended, which decides alone.
-func (e *Engine) Watch(k service.Key, rs *service.RealServer, specs []*Spec) {
+//
+// m is the forwarding method that rs is about to have.
+func (e *Engine) Watch(k service.Key, rs *service.RealServer, m service.Method, specs []*Spec) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	key := Subject{k, rs.Addr}
@@ -101,7 +104,7 @@ func (e *Engine) Watch(k service.Key, rs *service.RealServer, specs []*Spec) {
 		}
 		return
 	}
-	s := &subject{key: key, server: rs, specs: specs}
+	s := &subject{key: key, server: rs, method: m, specs: specs}
 	for _, spec := range specs {
 		p := e.join(s, spec)
 		if p.state == Unknown && old != nil {
@@ -128,7 +131,7 @@ func (s *subject) find(id string) *probe {
 
 // join makes s one of those for whom a probe is made.
 func (e *Engine) join(s *subject, spec *Spec) *probe {
-	r := e.route(s.key.Service, s.server, spec)
+	r := e.Route(s.key.Service, s.server, s.method, spec)
 	key := probeKey(r, spec)
 	p := e.probes[key]
 	if p == nil {
@@ -177,11 +180,10 @@ func (e *Engine) leave(s *subject) {
 	}
 }
 
-// route is the way of a check's probes.
-func (e *Engine) route(k service.Key, rs *service.RealServer, spec *Spec) Route {
+// Route is the way of a check's probes to a server that has the forwarding method m.
+func (e *Engine) Route(k service.Key, rs *service.RealServer, m service.Method, spec *Spec) Route {
 	r := Route{Service: k, Server: rs, To: rs.Addr, VIP: spec.Via == VIP}
 	if _, direct := spec.Options.(DirectOnly); spec.Via == Auto && !direct {
-		m := rs.Method()
 		r.VIP = (m == service.Route || m == service.Tunnel) && k.Mark == 0 && e.cfg.Virtual != nil && e.cfg.Virtual(k, rs)
 	}
 	port := rs.Addr.Port()
@@ -238,7 +240,7 @@ func (e *Engine) Suspect(k service.Key, server netip.AddrPort, why string) {
 }
 
 // Run makes probes until ctx ends, and returns when the last one has ended.
-func (e *Engine) Run(ctx context.Context) error {
+func (e *Engine) Run(ctx context.Context) {
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
@@ -247,7 +249,6 @@ func (e *Engine) Run(ctx context.Context) error {
 	e.schedule(ctx)
 	e.asking.Wait()
 	<-done
-	return nil
 }
 
 // schedule starts what is due.

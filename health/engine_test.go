@@ -57,7 +57,7 @@ func newFarm(t *testing.T) *farm {
 	}})
 	ctx, cancel := context.WithCancel(t.Context())
 	f.cancel = cancel
-	go func() { defer close(f.ended); _ = f.Run(ctx) }()
+	go func() { defer close(f.ended); f.Run(ctx) }()
 	t.Cleanup(func() { f.cancel(); <-f.ended })
 	return f
 }
@@ -129,7 +129,7 @@ func TestAServerFallsAndRises(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := newFarm(t)
 		s := Subject{webKey, rs1}
-		f.Watch(webKey, realServer(webKey, rs1), []*Spec{f.spec(t, func(s *Settings) { s.Jitter, s.Rise, s.Fall = 0, 2, 3 })})
+		f.Watch(webKey, realServer(webKey, rs1), service.Masq, []*Spec{f.spec(t, func(s *Settings) { s.Jitter, s.Rise, s.Fall = 0, 2, 3 })})
 		time.Sleep(10 * time.Millisecond) // then each second
 		f.want(t, "the first probe comes at once where there are few", s, Up)
 		f.set(rs1, errNo)
@@ -161,7 +161,7 @@ func TestTheFirstProbeDecidesAlone(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := newFarm(t)
 		f.set(rs1, errNo)
-		f.Watch(webKey, realServer(webKey, rs1), []*Spec{f.spec(t, nil)})
+		f.Watch(webKey, realServer(webKey, rs1), service.Masq, []*Spec{f.spec(t, nil)})
 		time.Sleep(10 * time.Millisecond)
 		f.want(t, "the first fails", Subject{webKey, rs1}, Down)
 	})
@@ -173,7 +173,7 @@ func TestASlowServerDelaysNoOther(t *testing.T) {
 		for i := range 200 {
 			at := netip.AddrPortFrom(netip.AddrFrom4([4]byte{10, 0, 1, byte(i)}), 80)
 			f.hang(at, i != 7)
-			f.Watch(webKey, realServer(webKey, at), []*Spec{f.spec(t, func(s *Settings) { s.Timeout = Duration(time.Hour) })})
+			f.Watch(webKey, realServer(webKey, at), service.Masq, []*Spec{f.spec(t, func(s *Settings) { s.Timeout = Duration(time.Hour) })})
 		}
 		time.Sleep(time.Minute)
 		synctest.Wait()
@@ -193,7 +193,7 @@ func TestProbesAreSpreadAndNeverLate(t *testing.T) {
 		f := newFarm(t)
 		for i := range 5000 {
 			at := netip.AddrPortFrom(netip.AddrFrom4([4]byte{10, 0, byte(i >> 8), byte(i)}), 80)
-			f.Watch(webKey, realServer(webKey, at), []*Spec{f.spec(t, nil)})
+			f.Watch(webKey, realServer(webKey, at), service.Masq, []*Spec{f.spec(t, nil)})
 		}
 		time.Sleep(10 * time.Second)
 		synctest.Wait()
@@ -221,8 +221,8 @@ func TestTheSameProbeIsMadeOnce(t *testing.T) {
 		f := newFarm(t)
 		spec := f.spec(t, func(s *Settings) { s.Jitter = 0; s.Port = 8080 })
 		other := netip.AddrPortFrom(rs1.Addr(), 443)
-		f.Watch(webKey, realServer(webKey, rs1), []*Spec{spec})
-		f.Watch(tlsKey, realServer(tlsKey, other), []*Spec{spec})
+		f.Watch(webKey, realServer(webKey, rs1), service.Masq, []*Spec{spec})
+		f.Watch(tlsKey, realServer(tlsKey, other), service.Masq, []*Spec{spec})
 		at := netip.AddrPortFrom(rs1.Addr(), 8080)
 		time.Sleep(10*time.Second + 10*time.Millisecond)
 		synctest.Wait()
@@ -239,14 +239,14 @@ func TestTheSameProbeIsMadeOnce(t *testing.T) {
 		if len(f.told) != 2 {
 			t.Errorf("told of %v", f.told)
 		}
-		f.Watch(webKey, realServer(webKey, rs1), nil)
+		f.Watch(webKey, realServer(webKey, rs1), service.Masq, nil)
 		n := len(f.times(at))
 		time.Sleep(5 * time.Second)
 		synctest.Wait()
 		if got := len(f.times(at)) - n; got != 5 {
 			t.Errorf("asked %d times in 5 s for the service that is left", got)
 		}
-		f.Watch(tlsKey, realServer(tlsKey, other), nil)
+		f.Watch(tlsKey, realServer(tlsKey, other), service.Masq, nil)
 		n = len(f.times(at))
 		time.Sleep(5 * time.Second)
 		synctest.Wait()
@@ -260,7 +260,7 @@ func TestASuspectIsAskedAtOnce(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := newFarm(t)
 		s := Subject{webKey, rs1}
-		f.Watch(webKey, realServer(webKey, rs1), []*Spec{f.spec(t, func(s *Settings) {
+		f.Watch(webKey, realServer(webKey, rs1), service.Masq, []*Spec{f.spec(t, func(s *Settings) {
 			s.Interval, s.Retry, s.Timeout, s.Fall = Duration(time.Minute), Duration(time.Minute), Duration(10*time.Second), 3
 		})})
 		time.Sleep(time.Second)
@@ -298,7 +298,7 @@ func TestWhatIsWantingHereSaysNothingOfTheServer(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := newFarm(t)
 		s := Subject{webKey, rs1}
-		f.Watch(webKey, realServer(webKey, rs1), []*Spec{f.spec(t, nil)})
+		f.Watch(webKey, realServer(webKey, rs1), service.Masq, []*Spec{f.spec(t, nil)})
 		time.Sleep(time.Second)
 		f.set(rs1, fmt.Errorf("a program: %w", ErrUnable))
 		time.Sleep(time.Minute)
@@ -315,11 +315,11 @@ func TestAChangedCheckKeepsWhatIsKnown(t *testing.T) {
 		s := Subject{webKey, rs1}
 		rs := realServer(webKey, rs1)
 		f.set(rs1, errNo)
-		f.Watch(webKey, rs, []*Spec{f.spec(t, nil)})
+		f.Watch(webKey, rs, service.Masq, []*Spec{f.spec(t, nil)})
 		time.Sleep(10 * time.Millisecond)
 		f.want(t, "it fails", s, Down)
 		f.hang(rs1, true)
-		f.Watch(webKey, rs, []*Spec{f.spec(t, func(s *Settings) { s.Fall = 7 })})
+		f.Watch(webKey, rs, service.Masq, []*Spec{f.spec(t, func(s *Settings) { s.Fall = 7 })})
 		f.want(t, "changed", s, Down)
 		f.hang(rs1, false)
 		f.set(rs1, nil)
@@ -333,7 +333,7 @@ func TestAServerMayAskForAShareOfItsWeight(t *testing.T) {
 		f := newFarm(t)
 		s := Subject{webKey, rs1}
 		f.weight = 0.5
-		f.Watch(webKey, realServer(webKey, rs1), []*Spec{f.spec(t, nil)})
+		f.Watch(webKey, realServer(webKey, rs1), service.Masq, []*Spec{f.spec(t, nil)})
 		time.Sleep(10 * time.Second)
 		synctest.Wait()
 		if st := f.Standing(s); st.Factor != 0.5 {
@@ -355,7 +355,7 @@ func TestAServerThatNobodyHasAskedYet(t *testing.T) {
 		f := newFarm(t)
 		f.hang(rs2, true)
 		for start, serves := range map[string]bool{StartUp: true, StartDown: false} {
-			f.Watch(webKey, realServer(webKey, rs2), []*Spec{f.spec(t, func(s *Settings) { s.Start = start })})
+			f.Watch(webKey, realServer(webKey, rs2), service.Masq, []*Spec{f.spec(t, func(s *Settings) { s.Start = start })})
 			synctest.Wait()
 			if st := f.Standing(Subject{webKey, rs2}); st.State != Unknown || st.Serves != serves {
 				t.Errorf("start=%s, before the first probe has ended: %+v", start, st)

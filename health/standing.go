@@ -68,6 +68,9 @@ type Report struct {
 	Last Result
 	// InRow is how many results in a row were like the last one.
 	InRow int
+	// Factor is the share of its weight that the server asked for by this check, Factored whether it asked at all.
+	Factor   float64
+	Factored bool
 	// Suspected says why packets made the server suspect; "": they didn't.
 	Suspected string
 	// Changes are the last changes of state, the latest last.
@@ -86,7 +89,7 @@ func (e *Engine) Reports(k Subject) []Report {
 	for i, p := range s.probes {
 		list[i] = Report{
 			ID: s.specs[i].ID, Kind: s.specs[i].Kind, State: p.state, Route: p.route, Shared: len(p.watchers) - 1, Last: p.last,
-			InRow: max(p.good, p.bad), Suspected: p.suspected, Changes: slices.Clone(p.changes),
+			InRow: max(p.good, p.bad), Factor: p.weightFactor(), Factored: p.everFactor && p.factor != 1, Suspected: p.suspected, Changes: slices.Clone(p.changes),
 		}
 	}
 	return list

@@ -59,6 +59,13 @@ type Backend interface {
 	Shadow(ctx context.Context, req *ShadowRequest) (*ShadowsReply, error)
 	Shadows(ctx context.Context, key *ServiceKey) (*ShadowsReply, error)
 
+	// Health describes the health of all real servers, or of those of one service: those that health has removed too. A key
+	// that names no service is ServiceNotFound. The slice is never nil.
+	Health(ctx context.Context, key *ServiceKey) ([]ServerHealth, error)
+
+	// TestChecks makes checks once, now, whatever is set, and changes nothing. req has passed its Check. The slice is never nil.
+	TestChecks(ctx context.Context, req *CheckTestRequest) ([]CheckTest, error)
+
 	// Trace calls yield for each frame that meets req and comes in from now on, until ctx ends or yield fails, with that
 	// error. begun is called once, before the first: whoever waits for it misses nothing. No packet waits for a slow reader:
 	// what is too much for it is missing, and counted. req has passed its Check.

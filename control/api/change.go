@@ -19,6 +19,10 @@ const (
 
 	AddMarkRule    OpKind = "add-mark-rule"    // MarkRule, and Position or none for the end
 	DeleteMarkRule OpKind = "delete-mark-rule" // MarkRule, all of it
+
+	AddCheck    OpKind = "add-check"    // Service, CheckSpec, and Server or none for all servers of the service
+	DeleteCheck OpKind = "delete-check" // Service, CheckID, and Server or none
+	SetHealth   OpKind = "set-health"   // Service, Health, all of it
 )
 
 // Op is one operation of a change.
@@ -27,10 +31,11 @@ type Op struct {
 	// service and serviceConfig; delete-service takes service; add-server and edit-server take service, server and
 	// serverConfig; delete-server takes service and server; zero-counters takes service or nothing; flush takes nothing;
 	// set-timeouts takes timeouts; start-daemon and stop-daemon take daemon; add-mark-rule takes markRule and position;
-	// delete-mark-rule takes markRule.
+	// delete-mark-rule takes markRule; add-check takes service, check and perhaps server; delete-check takes service, checkID and
+	// perhaps server; set-health takes service and health.
 	Kind OpKind `json:"op"`
-	// Service, ServiceConfig, Server, ServerConfig, Timeouts, Daemon and MarkRule are what Kind takes; the others are
-	// absent.
+	// Service, ServiceConfig, Server, ServerConfig, Timeouts, Daemon, MarkRule, CheckSpec, CheckID and Health are what Kind takes;
+	// the others are absent.
 	Service       *ServiceKey    `json:"service,omitempty"`
 	ServiceConfig *ServiceConfig `json:"serviceConfig,omitempty"`
 	Server        *ServerKey     `json:"server,omitempty"`
@@ -38,6 +43,9 @@ type Op struct {
 	Timeouts      *Timeouts      `json:"timeouts,omitempty"`
 	Daemon        *Daemon        `json:"daemon,omitempty"`
 	MarkRule      *MarkRule      `json:"markRule,omitempty"`
+	CheckSpec     CheckSpec      `json:"check,omitempty"`
+	CheckID       string         `json:"checkID,omitempty"`
+	Health        *HealthConfig  `json:"health,omitempty"`
 	// Position is the place of a new mark rule among the others, from 1; 0 (absent) is behind them all.
 	Position int `json:"position,omitempty"`
 }

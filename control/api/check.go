@@ -105,9 +105,10 @@ func (d *Daemon) check() error {
 	return nil
 }
 
-// opFields tells which fields of Op an operation takes. A service that may be absent is optional.
+// opFields tells which fields of Op an operation takes. A service that may be absent is optional, as a server is with anyServer.
 var opFields = map[OpKind]struct {
-	service, optional, serviceConfig, server, serverConfig, timeouts, daemon, markRule, position bool
+	service, optional, serviceConfig, server, anyServer, serverConfig, timeouts, daemon, markRule, position bool
+	check, checkID, health                                                                                  bool
 }{
 	AddService:    {service: true, serviceConfig: true},
 	EditService:   {service: true, serviceConfig: true},
@@ -123,6 +124,10 @@ var opFields = map[OpKind]struct {
 
 	AddMarkRule:    {markRule: true, position: true},
 	DeleteMarkRule: {markRule: true},
+
+	AddCheck:    {service: true, server: true, anyServer: true, check: true},
+	DeleteCheck: {service: true, server: true, anyServer: true, checkID: true},
+	SetHealth:   {service: true, health: true},
 }
 
 // Check reports whether the operation is well formed: known, with the fields it takes and no others, each of them with
@@ -139,12 +144,15 @@ func (o *Op) Check() error {
 	}{
 		{"service", o.Service != nil, takes.service, takes.optional},
 		{"serviceConfig", o.ServiceConfig != nil, takes.serviceConfig, false},
-		{"server", o.Server != nil, takes.server, false},
+		{"server", o.Server != nil, takes.server, takes.anyServer},
 		{"serverConfig", o.ServerConfig != nil, takes.serverConfig, false},
 		{"timeouts", o.Timeouts != nil, takes.timeouts, false},
 		{"daemon", o.Daemon != nil, takes.daemon, false},
 		{"markRule", o.MarkRule != nil, takes.markRule, false},
 		{"position", o.Position != 0, takes.position, true},
+		{"check", o.CheckSpec != nil, takes.check, false},
+		{"checkID", o.CheckID != "", takes.checkID, false},
+		{"health", o.Health != nil, takes.health, false},
 	} {
 		if f.there && !f.takes {
 			return Errorf(BadRequest, "%s takes no field %q", o.Kind, f.name)
@@ -175,6 +183,11 @@ func (o *Op) Check() error {
 	}
 	if o.Daemon != nil {
 		if err := o.Daemon.check(); err != nil {
+			return err
+		}
+	}
+	if o.Health != nil {
+		if err := o.Health.check(); err != nil {
 			return err
 		}
 	}

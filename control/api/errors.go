@@ -30,6 +30,8 @@ const (
 	MarkExists       Code = "mark-exists"        // a mark rule with these conditions is there already
 	MarkNotFound     Code = "mark-not-found"     // no such mark rule
 	SettingNotFound  Code = "setting-not-found"  // no such setting (ENOENT)
+	CheckExists      Code = "check-exists"       // the service or server has a health check with this id already
+	CheckNotFound    Code = "check-not-found"    // no such health check
 	Skipped          Code = "skipped"            // not tried or taken back, because another operation of the change failed
 )
 

@@ -84,6 +84,8 @@ func newHandler(b Backend) *handler {
 		"/v1/drain":       {http.MethodGet: h.drains, http.MethodPost: h.drain},
 		"/v1/undrain":     {http.MethodPost: h.undrain},
 		"/v1/shadows":     {http.MethodGet: h.shadows, http.MethodPost: h.shadow},
+		"/v1/health":      {http.MethodGet: h.health},
+		"/v1/checktest":   {http.MethodPost: h.testChecks},
 		"/v1/trace":       {http.MethodGet: h.trace},
 		"/v1/doctor":      {http.MethodPost: h.doctor},
 		"/v1/status":      {http.MethodGet: h.status},
@@ -135,7 +137,7 @@ func statusOf(c Code) int {
 	switch c {
 	case BadRequest:
 		return http.StatusBadRequest
-	case NotFound, ServiceNotFound, ServerNotFound, MarkNotFound, SettingNotFound:
+	case NotFound, ServiceNotFound, ServerNotFound, MarkNotFound, SettingNotFound, CheckNotFound:
 		return http.StatusNotFound
 	case BadMethod:
 		return http.StatusMethodNotAllowed
@@ -382,6 +384,29 @@ func (h *handler) shadows(w http.ResponseWriter, r *http.Request) error {
 
 func (h *handler) shadow(w http.ResponseWriter, r *http.Request) error {
 	return ask(w, r, h.backend.Shadow)
+}
+
+func (h *handler) health(w http.ResponseWriter, r *http.Request) error {
+	key, err := DecodeKey(r.URL.RawQuery)
+	if err != nil {
+		return err
+	}
+	list, err := h.backend.Health(r.Context(), key)
+	if err != nil {
+		return err
+	}
+	if list == nil {
+		list = []ServerHealth{}
+	}
+	reply(w, http.StatusOK, HealthReply{list})
+	return nil
+}
+
+func (h *handler) testChecks(w http.ResponseWriter, r *http.Request) error {
+	return ask[CheckTestRequest](w, r, func(ctx context.Context, req *CheckTestRequest) (CheckTestReply, error) {
+		list, err := h.backend.TestChecks(ctx, req)
+		return CheckTestReply{list}, err
+	})
 }
 
 // ask replies with what do makes of a request's body.

@@ -66,6 +66,15 @@ func (s *stub) Doctor(context.Context) (*Diagnosis, error) {
 	return &Diagnosis{Servers: 2}, s.err
 }
 
+func (s *stub) Health(_ context.Context, key *ServiceKey) ([]ServerHealth, error) {
+	s.key = key
+	return nil, s.err
+}
+
+func (s *stub) TestChecks(_ context.Context, req *CheckTestRequest) ([]CheckTest, error) {
+	return []CheckTest{{ID: req.ID}}, s.err
+}
+
 func (s *stub) Timeouts(context.Context) (Timeouts, error) { return Timeouts{900, 120, 300}, s.err }
 
 func (s *stub) Daemons(context.Context) ([]Daemon, error) { return nil, s.err }

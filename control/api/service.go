@@ -275,6 +275,12 @@ type Server struct {
 	ServerKey
 	// Config is what was set.
 	Config ServerConfig `json:"config"`
+	// EffectiveWeight is the weight in force where health makes it another than the one that was set. Removed says that health
+	// has taken the server out of its service.
+	EffectiveWeight *int `json:"effectiveWeight,omitempty"`
+	Removed         bool `json:"removed,omitempty"`
+	// Checks are the server's own, beside those of its service.
+	Checks []CheckSpec `json:"checks,omitempty"`
 	// Active and Inactive count the connections as IPVS does.
 	Active   uint64 `json:"active"`
 	Inactive uint64 `json:"inactive"`
@@ -285,14 +291,30 @@ type Server struct {
 	Rates Rates `json:"rates"`
 }
 
-// Service is a virtual service as it stands, with its servers in the kernel's order: the latest added first.
+// Weight is the weight in force.
+func (s *Server) Weight() int {
+	switch {
+	case s.Removed:
+		return 0
+	case s.EffectiveWeight != nil:
+		return *s.EffectiveWeight
+	}
+	return s.Config.Weight
+}
+
+// Service is a virtual service as it stands, with its servers in the kernel's order: the latest added first. Those that health
+// has removed come last.
 type Service struct {
 	ServiceKey
-	// Config is what was set, Stats and Rates what was counted, Servers the real servers.
-	Config  ServiceConfig `json:"config"`
-	Stats   Stats         `json:"stats"`
-	Rates   Rates         `json:"rates"`
-	Servers []Server      `json:"servers"`
+	// Config is what was set.
+	Config ServiceConfig `json:"config"`
+	// Health is what was set about its servers' health, absent where nothing was; Checks are those of all its servers.
+	Health *HealthConfig `json:"health,omitempty"`
+	Checks []CheckSpec   `json:"checks,omitempty"`
+	// Stats and Rates are what was counted, Servers the real servers.
+	Stats   Stats    `json:"stats"`
+	Rates   Rates    `json:"rates"`
+	Servers []Server `json:"servers"`
 }
 
 // ServicesReply answers GET /v1/services. Services is in the kernel's order, not sorted; it is never null.

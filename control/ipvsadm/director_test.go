@@ -12,15 +12,16 @@ import (
 // idle is a packet path without packets.
 type idle struct{ timeouts conntrack.Timeouts }
 
-func (*idle) AddCounters([]services.Counters, []services.Counters)      {}
-func (*idle) Walk(int64, func(*conntrack.Conn) bool)                    {}
-func (*idle) Stats() conntrack.Stats                                    { return conntrack.Stats{} }
-func (*idle) ExpireRemoved()                                            {}
-func (*idle) TemplateData(conntrack.ID) string                          { return "" }
-func (*idle) SetSettings(conntrack.Settings)                            {}
-func (*idle) DropRandom(int64, func(uint32) uint32) int                 { return 0 }
-func (*idle) Cut(func(*services.RealServer) bool, int64) conntrack.Cuts { return conntrack.Cuts{} }
-func (i *idle) Timeouts() conntrack.Timeouts                            { return i.timeouts }
+func (*idle) AddCounters([]services.Counters, []services.Counters)          {}
+func (*idle) Walk(int64, func(*conntrack.Conn) bool)                        {}
+func (*idle) Stats() conntrack.Stats                                        { return conntrack.Stats{} }
+func (*idle) ExpireRemoved()                                                {}
+func (*idle) TemplateData(conntrack.ID) string                              { return "" }
+func (*idle) SetSettings(conntrack.Settings)                                {}
+func (*idle) DropRandom(int64, func(uint32) uint32) int                     { return 0 }
+func (*idle) Forsake(func(*services.RealServer) bool, int64) conntrack.Cuts { return conntrack.Cuts{} }
+func (*idle) Cut(func(*services.RealServer) bool, int64) conntrack.Cuts     { return conntrack.Cuts{} }
+func (i *idle) Timeouts() conntrack.Timeouts                                { return i.timeouts }
 
 func (i *idle) SetTimeouts(tcp, tcpFin, udp time.Duration) {
 	for at, d := range map[*time.Duration]time.Duration{&i.timeouts.TCP: tcp, &i.timeouts.TCPFin: tcpFin, &i.timeouts.UDP: udp} {

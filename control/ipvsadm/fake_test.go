@@ -41,6 +41,16 @@ func (k *kernel) Doctor(context.Context) (*api.Diagnosis, error) {
 	return nil, api.Errorf(api.Unsupported, "no packet path")
 }
 
+// Health knows of none.
+func (k *kernel) Health(context.Context, *api.ServiceKey) ([]api.ServerHealth, error) {
+	return nil, api.Errorf(api.Unsupported, "no health checks")
+}
+
+// TestChecks tests nothing.
+func (k *kernel) TestChecks(context.Context, *api.CheckTestRequest) ([]api.CheckTest, error) {
+	return nil, api.Errorf(api.Unsupported, "no health checks")
+}
+
 // Change applies what it can; the commands under test never ask for anything else.
 func (k *kernel) Change(_ context.Context, req *api.ChangeRequest) (*api.ChangeReply, error) {
 	k.mu.Lock()

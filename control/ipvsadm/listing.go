@@ -97,7 +97,9 @@ func (p *printer) services(list []api.Service, s style) {
 		}
 		p.w.WriteByte('\n')
 		for j := range svc.Servers {
-			p.server(svc, &svc.Servers[j], s)
+			if !svc.Servers[j].Removed {
+				p.server(svc, &svc.Servers[j], s)
+			}
 		}
 	}
 }
@@ -162,6 +164,7 @@ func schedFlags(c *api.ServiceConfig) string {
 
 var methodNames = map[string]string{api.Masq: "Masq", api.Local: "Local", api.Tunnel: "Tunnel", api.Route: "Route"}
 
+// server prints a server with the weight in force; save has those that were set.
 func (p *printer) server(svc *api.Service, srv *api.Server, s style) {
 	name := p.column(srv.Address, srv.Port, svc.Protocol)
 	c := &srv.Config
@@ -175,11 +178,11 @@ func (p *printer) server(svc *api.Service, srv *api.Server, s style) {
 	case styleThresholds:
 		fmt.Fprintf(p.w, "  -> %-28s %-10d %-10d %-10d %-10d", name, c.Upper, c.Lower, srv.Active, srv.Inactive)
 	case stylePersistent:
-		fmt.Fprintf(p.w, "  -> %-28s %-9d %-11d %-10d %-10d", name, c.Weight, srv.Persistent, srv.Active, srv.Inactive)
+		fmt.Fprintf(p.w, "  -> %-28s %-9d %-11d %-10d %-10d", name, srv.Weight(), srv.Persistent, srv.Active, srv.Inactive)
 	case styleTunnel:
-		fmt.Fprintf(p.w, "  -> %-28s %-7s %-13s %-6d %-10d %-10d", name, methodNames[c.Method], tunnelInfo(c), c.Weight, srv.Active, srv.Inactive)
+		fmt.Fprintf(p.w, "  -> %-28s %-7s %-13s %-6d %-10d %-10d", name, methodNames[c.Method], tunnelInfo(c), srv.Weight(), srv.Active, srv.Inactive)
 	default:
-		fmt.Fprintf(p.w, "  -> %-28s %-7s %-6d %-10d %-10d", name, methodNames[c.Method], c.Weight, srv.Active, srv.Inactive)
+		fmt.Fprintf(p.w, "  -> %-28s %-7s %-6d %-10d %-10d", name, methodNames[c.Method], srv.Weight(), srv.Active, srv.Inactive)
 	}
 	p.w.WriteByte('\n')
 }

@@ -123,8 +123,8 @@ func serviceRow(s *api.Service) row {
 	for i := range s.Servers {
 		active += s.Servers[i].Active
 		inactive += s.Servers[i].Inactive
-		weight += s.Servers[i].Config.Weight
-		dim = dim && s.Servers[i].Config.Weight == 0
+		weight += s.Servers[i].Weight()
+		dim = dim && s.Servers[i].Weight() == 0
 	}
 	how := s.Config.Scheduler
 	if s.Config.PersistenceSeconds > 0 {
@@ -137,9 +137,9 @@ func serviceRow(s *api.Service) row {
 }
 
 func serverRow(s *api.Service, rs *api.Server) row {
-	r := numbers("  "+rs.ServerKey.String(), rs.Config.Method, rs.Config.Weight, rs.Active, rs.Inactive, &rs.Rates, &rs.Stats)
+	r := numbers("  "+rs.ServerKey.String(), rs.Config.Method, rs.Weight(), rs.Active, rs.Inactive, &rs.Rates, &rs.Stats)
 	key := rs.ServerKey
-	r.of, r.inner, r.dim = subject{s.ServiceKey, &key}, true, rs.Config.Weight == 0
+	r.of, r.inner, r.dim = subject{s.ServiceKey, &key}, true, rs.Weight() == 0
 	r.warn = rs.Config.Upper > 0 && rs.Active+rs.Inactive >= uint64(rs.Config.Upper)
 	r.addr = fmt.Sprintf("%x %05d", rs.Address.As16(), rs.Port)
 	return r

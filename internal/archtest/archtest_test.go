@@ -39,12 +39,12 @@ var rules = map[string][]string{
 	"control/top":          {"control/api"},
 	"control/ipvsadm":      {"control/api", "control/top"},
 	"control/doctor":       {"control/api", "dataplane/...", "service", "packet"}, // reads findings off the packet path's probes
-	"control":              {"control/api", "control/sysctl", "dataplane/...", "conntrack", "sched/...", "service", "packet"},
+	"control":              {"control/api", "control/sysctl", "health", "dataplane/...", "conntrack", "sched/...", "service", "packet"},
 	"lab":                  {},
 	"lab/uml":              {},
 	"lab/uml/guest":        {},
 	"lab/sctp":             {},
-	"cmd/uvsd":             {"control/...", "dataplane/...", "conntrack", "sched", "service", "packet"},
+	"cmd/uvsd":             {"control/...", "health", "dataplane/...", "conntrack", "sched", "service", "packet"},
 	"bench":                {"bench/result", "packet", "service", "sched", "conntrack", "forward", "dataplane/...", "lab"}, // measures them all
 	"bench/scale":          {"control", "control/api", "conntrack", "dataplane/...", "packet", "service"},                  // directors whole, but for their sockets
 	"bench/result":         {},

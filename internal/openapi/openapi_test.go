@@ -240,6 +240,11 @@ func (a *answering) Undrain(_ context.Context, r *api.UndrainRequest) ([]api.Dra
 	return drains.Drains, nil
 }
 
+func (a *answering) TestChecks(_ context.Context, r *api.CheckTestRequest) ([]api.CheckTest, error) {
+	a.asked = r
+	return nil, nil
+}
+
 // The handler takes each request that the document gives as an example, and understands what it says.
 func TestTheHandlerTakesTheExamples(t *testing.T) {
 	for i := range operations {

@@ -58,7 +58,9 @@ var (
 	shadows = api.ShadowsReply{OneIn: 1, Shadows: []api.Shadow{{Service: web, Scheduler: "wlc", Since: time.Date(2026, 7, 1, 12, 0, 0, 0, time.UTC), Seconds: 60,
 		Trials: []api.ShadowTrial{{Scheduler: "wlc", Real: true, Offered: 1000, Returning: 100, Moved: 48, New: even, Held: even, Samples: 60,
 			Servers: []api.ShadowServer{{Address: rsAddr, Weight: 1, Conns: 500, Fair: 500, Active: 3, Inactive: 1, Peak: 9}}}}}}}
-	reuse = api.Setting{Name: "net.ipv4.vs.conn_reuse_mode", Value: "1"}
+	reuse  = api.Setting{Name: "net.ipv4.vs.conn_reuse_mode", Value: "1"}
+	probed = api.ProbeOutcome{Time: time.Date(2026, 7, 1, 12, 0, 0, 0, time.UTC), Milliseconds: 0.4, Text: "connection refused"}
+	reuse  = api.Setting{Name: "net.ipv4.vs.conn_reuse_mode", Value: "1"}
 )
 
 var operations = []operation{
@@ -103,6 +105,16 @@ var operations = []operation{
 		request: &api.ShadowRequest{Service: web, Add: []string{"wrr", "mh:mh-port"}}, reply: &shadows, returns: "The service's trials."},
 	{method: "GET", path: "/v1/shadows", id: "shadows", summary: "What schedulers on trial would have done.", parameters: byService,
 		reply: &shadows, returns: "The trials of all services, or of the one named."},
+	{method: "GET", path: "/v1/health", id: "health", summary: "How real servers stand: what is known by each check, and what it does to their weights.", parameters: byService,
+		reply: &api.HealthReply{Servers: []api.ServerHealth{{Service: web, Server: rs, State: api.StateDown, Why: "tcp: connection refused", ConfiguredWeight: 1,
+			Checks: []api.CheckHealth{{ID: "tcp", Kind: "tcp", State: api.StateDown, Address: rsAddr, Last: &probed, InRow: 3,
+				Changes: []api.StateChange{{Time: probed.Time, To: api.StateDown, Why: probed.Text}}}}}}},
+		returns: "All servers, or those of the service named."},
+	{method: "POST", path: "/v1/checktest", id: "checktest", summary: "Makes health checks once, now, and tells every byte; changes nothing.",
+		request: &api.CheckTestRequest{Service: web, Server: &rs, Spec: api.CheckSpec{"kind": "tcp", "timeout": "1s"}},
+		reply: &api.CheckTestReply{Tests: []api.CheckTest{{Server: rs, ID: "tcp", Address: rsAddr, Outcome: probed,
+			Exchange: []api.ExchangePiece{{Sent: true, Milliseconds: 0.3, Data: []byte("PING\r\n")}}}}},
+		returns: "What came of each."},
 	{method: "GET", path: "/v1/trace", id: "trace", summary: "Frames as they pass, with what becomes of each.",
 		parameters: append([]string{"client", "server", "interface", "verdict", "frames"}, byService...), stream: true,
 		reply: &api.TraceEvent{Time: time.Date(2026, 7, 1, 12, 0, 0, 0, time.UTC), Verdict: "forwarded-dr", Meaning: "to a real server by direct routing", Connection: &conn,
