@@ -22,12 +22,16 @@ const cutLife = 100 * time.Second
 // counts and its template, and stays in the state CLOSE until its next packet, from either side, by which both can be
 // (the outcome is then that it is Cut), or for a hundred seconds. Everything else is gone at once: the next datagram of a
 // UDP flow is scheduled afresh, as is a client whose template was dropped.
-func (t *Table) Cut(doomed func(*service.RealServer) bool, now int64) Cuts { return t.end(doomed, now, true) }
+func (t *Table) Cut(doomed func(*service.RealServer) bool, now int64) Cuts {
+	return t.end(doomed, now, true)
+}
 
 // Forsake ends the templates of the servers that doomed chooses, and their flows that aren't connections (UDP): the next
 // datagram and the next connection of a persistent client are scheduled afresh. TCP and SCTP go on. It is for servers that
 // cannot serve; the rest is as for Cut.
-func (t *Table) Forsake(doomed func(*service.RealServer) bool, now int64) Cuts { return t.end(doomed, now, false) }
+func (t *Table) Forsake(doomed func(*service.RealServer) bool, now int64) Cuts {
+	return t.end(doomed, now, false)
+}
 
 func (t *Table) end(doomed func(*service.RealServer) bool, now int64, connections bool) (n Cuts) {
 	tick := tickOf(now)

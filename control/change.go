@@ -221,7 +221,7 @@ func (c *commit) apply(e *effect) {
 		v.list.remove(s.rs)
 		c.discard(v, s)
 		c.tell(v, service.ServerRemoved, s.rs, before)
-	case api.AddCheck, api.DeleteCheck, api.SetHealth:
+	case api.AddCheck, api.DeleteCheck, api.SetPolicy:
 		c.applyHealth(v, e)
 	case api.Flush:
 		for _, v := range d.order {
@@ -259,7 +259,7 @@ func (c *commit) addService(e *effect) {
 		c.d.stats.assignService(index)
 	}
 	v := &virtual{
-		key: e.key, index: index, config: e.service, servers: map[netip.AddrPort]*server{}, place: len(c.d.order),
+		key: e.key, index: index, config: e.service, policy: policy{Policy: defaultPolicy}, servers: map[netip.AddrPort]*server{}, place: len(c.d.order),
 	}
 	v.newScheduler(&c.d.cfg)
 	c.d.services[e.key] = v
@@ -350,15 +350,15 @@ func (c *commit) discard(v *virtual, s *server) {
 	if !s.health.out { // else it is removed already
 		c.removed[s.rs] = struct{}{}
 	}
-	if v.health.Group != "" {
-		c.groups[v.health.Group] = struct{}{} // the others needn't fall with it any more
+	if v.policy.Group != "" {
+		c.groups[v.policy.Group] = struct{}{} // the others needn't fall with it any more
 	}
 	c.d.trash.put(v, s.rs)
 }
 
 // touch has the health of a server looked at, if it can matter.
 func (c *commit) touch(v *virtual, s *server) {
-	if s.watched || len(v.checks)+len(s.checks) > 0 || v.health.Group != "" {
+	if s.watched || len(v.checks)+len(s.checks) > 0 || v.policy.Group != "" {
 		c.touched[s] = v
 	}
 }

@@ -19,6 +19,9 @@ type checkKey struct {
 	id     string
 }
 
+// defaultPolicy is that of services that have none.
+var defaultPolicy = health.DefaultPolicy()
+
 var (
 	errCheckExists = refusal(api.CheckExists, "a check with this id is there already; id= gives it another")
 	errNoCheck     = refusal(api.CheckNotFound, "no such check")
@@ -45,12 +48,10 @@ func (p *plan) health(e *effect, op *api.Op) error {
 		return errNoServer
 	}
 	switch op.Kind {
-	case api.SetHealth:
-		e.health = *op.Health
-		if e.health.OnDown == api.Remove {
-			e.health.OnDown = "" // the default
-		}
-		return nil
+	case api.SetPolicy:
+		var err error
+		e.policy, err = decodePolicy(op.Policy)
+		return err
 	case api.DeleteCheck:
 		e.checkID = op.CheckID
 		if !s.hasCheck(checkKey{e.addr, e.checkID}) {
@@ -85,6 +86,21 @@ func decodeCheck(set api.CheckSpec) (check, error) {
 		return check{}, refusal(api.Invalid, "%v", err)
 	}
 	return check{set, spec}, nil
+}
+
+func decodePolicy(set api.PolicySpec) (policy, error) {
+	if set == nil {
+		set = api.PolicySpec{}
+	}
+	data, err := json.Marshal(set)
+	if err != nil {
+		return policy{}, refusal(api.Invalid, "%v", err)
+	}
+	p, err := health.DecodePolicy(data)
+	if err != nil {
+		return policy{}, refusal(api.Invalid, "%v", err)
+	}
+	return policy{set, p}, nil
 }
 
 func (s *planned) hasCheck(k checkKey) bool {
@@ -131,13 +147,13 @@ func indexOf(checks []check, id string) int {
 
 // applyHealth carries out an operation about checks.
 func (c *commit) applyHealth(v *virtual, e *effect) {
-	if e.kind == api.SetHealth {
-		for _, group := range []string{v.health.Group, e.health.Group} {
+	if e.kind == api.SetPolicy {
+		for _, group := range []string{v.policy.Group, e.policy.Group} {
 			if group != "" {
 				c.groups[group] = struct{}{}
 			}
 		}
-		v.health = e.health
+		v.policy = e.policy
 		for _, s := range v.servers {
 			c.touched[s] = v
 		}

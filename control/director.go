@@ -137,7 +137,7 @@ type virtual struct {
 	key     service.Key
 	index   uint32
 	config  serviceConfig
-	health  api.HealthConfig
+	policy  policy
 	checks  []check // of all its servers
 	sched   service.Scheduler
 	list    serverList

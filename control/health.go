@@ -26,6 +26,12 @@ type check struct {
 	spec *health.Spec
 }
 
+// policy is what follows from health, as it was set and as it is meant.
+type policy struct {
+	set api.PolicySpec
+	*health.Policy
+}
+
 // condition is how a real server stands. All is guarded by Director.mu.
 type condition struct {
 	standing health.Standing
@@ -48,7 +54,7 @@ const (
 // effectiveLocked is what the packet path is to have of a server: whether it is in the list, and its weight.
 func effectiveLocked(v *virtual, s *server) (in bool, weight int32) {
 	if !s.health.serving {
-		return v.health.OnDown == api.Quiesce, 0
+		return v.policy.Reaction == health.Quiesce, 0
 	}
 	return true, scale(s.config.weight, s.health.factor())
 }
@@ -191,8 +197,8 @@ func (c *commit) settle() {
 		if s.watched {
 			s.health.standing = c.d.engine.Standing(health.Subject{Service: v.key, Server: s.rs.Addr})
 		}
-		if v.health.Group != "" {
-			groups[v.health.Group] = nil
+		if v.policy.Group != "" {
+			groups[v.policy.Group] = nil
 		}
 	}
 	for name := range c.groups {
@@ -205,7 +211,7 @@ func (c *commit) settle() {
 		return cmp.Or(strings.Compare(c.touched[a].key.String(), c.touched[b].key.String()), a.rs.Addr.Compare(b.rs.Addr))
 	})
 	for _, s := range touched {
-		c.settleServer(c.touched[s], s, groups[c.touched[s].health.Group])
+		c.settleServer(c.touched[s], s, groups[c.touched[s].policy.Group])
 	}
 }
 
@@ -214,7 +220,7 @@ func (c *commit) settle() {
 func (c *commit) failing(group string) map[netip.Addr]string {
 	down := map[netip.Addr]string{}
 	for _, v := range c.d.order {
-		if v.gone || v.health.Group != group {
+		if v.gone || v.policy.Group != group {
 			continue
 		}
 		for addr, s := range v.servers {

@@ -77,8 +77,8 @@ func addCheck(key string, spec api.CheckSpec) api.Op {
 	return api.Op{Kind: api.AddCheck, Service: op("-D " + key).Service, CheckSpec: spec}
 }
 
-func setHealth(key string, h api.HealthConfig) api.Op {
-	return api.Op{Kind: api.SetHealth, Service: op("-D " + key).Service, Health: &h}
+func setPolicy(key string, p api.PolicySpec) api.Op {
+	return api.Op{Kind: api.SetPolicy, Service: op("-D " + key).Service, Policy: p}
 }
 
 // tcpCheck is asked each second, and decides by one answer.
@@ -169,7 +169,7 @@ func TestAServerThatIsDownIsQuiesced(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c := newClinic(t)
 		c.must("-A "+web, "-a "+web+" -r 10.1.0.11 -m -w 3", "-a "+web+" -r 10.1.0.12 -m -w 5")
-		c.check(addCheck(web, tcpCheck()), setHealth(web, api.HealthConfig{OnDown: api.Quiesce}))
+		c.check(addCheck(web, tcpCheck()), setPolicy(web, api.PolicySpec{"reaction": "quiesce"}))
 		rs := c.vs(web).Servers[1]
 		rs.BindTemplate()
 		c.set(true, "10.1.0.11:80")
@@ -185,9 +185,9 @@ func TestAServerThatIsDownIsQuiesced(t *testing.T) {
 		if row := c.server(web, 1); row.Config.Weight != 9 || row.Weight() != 0 || row.Removed {
 			t.Errorf("it is listed as %+v", row)
 		}
-		c.check(setHealth(web, api.HealthConfig{OnDown: api.Remove}))
+		c.check(setPolicy(web, api.PolicySpec{"reaction": "remove"}))
 		c.want("now it is removed instead", web, "10.1.0.12:80=5")
-		c.check(setHealth(web, api.HealthConfig{OnDown: api.Quiesce}))
+		c.check(setPolicy(web, api.PolicySpec{"reaction": "quiesce"}))
 		c.want("and quiesced again", web, "10.1.0.11:80=0 10.1.0.12:80=5")
 		c.set(false, "10.1.0.11:80")
 		c.want("it is back", web, "10.1.0.11:80=9 10.1.0.12:80=5")
@@ -223,7 +223,7 @@ func TestAGroupStandsAndFallsTogether(t *testing.T) {
 		c := newClinic(t)
 		for _, key := range []string{web, tls} {
 			c.must("-A "+key, "-a "+key+" -r 10.1.0.11 -m", "-a "+key+" -r 10.1.0.12 -m")
-			c.check(addCheck(key, tcpCheck()), setHealth(key, api.HealthConfig{Group: "shop"}))
+			c.check(addCheck(key, tcpCheck()), setPolicy(key, api.PolicySpec{"group": "shop"}))
 		}
 		c.set(true, "10.1.0.11:443")
 		c.want("443 fails", tls, "10.1.0.12:443=1")
@@ -237,9 +237,9 @@ func TestAGroupStandsAndFallsTogether(t *testing.T) {
 		c.want("80 of the other", tls, "")
 		c.set(false, "10.1.0.11:443")
 		c.want("443 is back", web, "10.1.0.11:80=1")
-		c.check(setHealth(web, api.HealthConfig{}))
+		c.check(setPolicy(web, nil))
 		c.want("no group any more", tls, "10.1.0.12:443=1 10.1.0.11:443=1")
-		c.check(setHealth(web, api.HealthConfig{Group: "shop"}))
+		c.check(setPolicy(web, api.PolicySpec{"group": "shop"}))
 		c.want("a group again", tls, "10.1.0.11:443=1")
 		c.must("-d " + web + " -r 10.1.0.12:80")
 		c.want("who failed is deleted", tls, "10.1.0.12:443=1 10.1.0.11:443=1")
@@ -307,6 +307,7 @@ func TestChecksOfServicesAndServers(t *testing.T) {
 			{"no such server", api.Op{Kind: api.AddCheck, Service: own.Service, CheckSpec: tcpCheck(),
 				Server: &api.ServerKey{Address: netip.MustParseAddr("10.1.0.99"), Port: 80}}, api.ServerNotFound},
 			{"no such kind", addCheck(web, api.CheckSpec{"kind": "tpc"}), api.Invalid},
+			{"no such policy", setPolicy(web, api.PolicySpec{"raection": "remove"}), api.Invalid},
 			{"no such option", addCheck(web, api.CheckSpec{"kind": "tcp", "intervall": 1}), api.Invalid},
 		} {
 			if err := c.do(x.op); !errors.Is(err, x.code) {

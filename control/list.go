@@ -36,10 +36,8 @@ func (d *Director) Services(ctx context.Context, key *api.ServiceKey) ([]api.Ser
 }
 
 func (d *Director) describeLocked(v *virtual) api.Service {
-	out := api.Service{ServiceKey: apiKey(v.key), Config: v.config.api(), Checks: specsOf(v.checks), Servers: make([]api.Server, 0, len(v.servers))}
-	if v.health != (api.HealthConfig{}) {
-		h := v.health
-		out.Health = &h
+	out := api.Service{ServiceKey: apiKey(v.key), Config: v.config.api(), Checks: specsOf(v.checks), Policy: v.policy.set,
+		Servers: make([]api.Server, 0, len(v.servers)),
 	}
 	out.Stats, out.Rates = d.stats.services[v.index].shown()
 	for _, s := range v.all() {

@@ -42,7 +42,7 @@ type effect struct {
 	daemon   api.Daemon
 	check    check
 	checkID  string
-	health   api.HealthConfig
+	policy   policy
 }
 
 // add judges op. The error says what was tried and why it is refused, and has a code.
@@ -73,10 +73,10 @@ func (p *plan) add(op *api.Op) *api.Error {
 				api.DeleteServer: "delete real server %v of %v"}[op.Kind]
 			return tried(err, verb, e.addr, e.key)
 		}
-	case api.AddCheck, api.DeleteCheck, api.SetHealth:
+	case api.AddCheck, api.DeleteCheck, api.SetPolicy:
 		if err = p.health(&e, op); err != nil {
 			return tried(err, "%s of %v", map[api.OpKind]string{api.AddCheck: "add check", api.DeleteCheck: "delete check",
-				api.SetHealth: "set health"}[op.Kind], e.whose())
+				api.SetPolicy: "set policy"}[op.Kind], e.whose())
 		}
 	case api.ZeroCounters:
 		if op.Service != nil && !p.find(e.key).exists {

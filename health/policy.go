@@ -19,6 +19,9 @@ type Policy struct {
 	// Reaction is what becomes of a server that is down: "remove", which is the default, takes it out of the service as
 	// uvsadm -d does; "quiesce" gives it the weight 0, so that connections and persistent clients that it has stay with it.
 	Reaction string `json:"reaction"`
+	// Group joins virtual services whose servers serve together or not at all: while a server can't serve one of them, the
+	// servers of its address leave all of the group. A word, such as "shop"; default none.
+	Group string `json:"group"`
 	// Quorum is the sum of the weights of servers that are up from which on the service is up; default 1.
 	Quorum int64 `json:"quorum"`
 	// Hysteresis is how far the sum must rise above quorum before a service that is down is up again, and fall below it before
@@ -140,6 +143,8 @@ func (p *Policy) check() error {
 	switch {
 	case p.Reaction != Remove && p.Reaction != Quiesce:
 		return fmt.Errorf("reaction=%q: it is %s or %s", p.Reaction, Remove, Quiesce)
+	case p.Group != "" && (len(p.Group) > maxID || !isWord(p.Group)):
+		return fmt.Errorf("group=%q: it is a word of letters, digits, dots, dashes and underlines, at most %d", p.Group, maxID)
 	case p.Quorum < 1 || p.Quorum > math.MaxInt32:
 		return fmt.Errorf("quorum=%d: it is from 1 to %d", p.Quorum, math.MaxInt32)
 	case p.Hysteresis < 0 || p.Hysteresis >= p.Quorum:

@@ -22,7 +22,7 @@ const (
 
 	AddCheck    OpKind = "add-check"    // Service, CheckSpec, and Server or none for all servers of the service
 	DeleteCheck OpKind = "delete-check" // Service, CheckID, and Server or none
-	SetHealth   OpKind = "set-health"   // Service, Health, all of it
+	SetPolicy   OpKind = "set-policy"   // Service, Policy, all of it
 )
 
 // Op is one operation of a change.
@@ -32,9 +32,9 @@ type Op struct {
 	// serverConfig; delete-server takes service and server; zero-counters takes service or nothing; flush takes nothing;
 	// set-timeouts takes timeouts; start-daemon and stop-daemon take daemon; add-mark-rule takes markRule and position;
 	// delete-mark-rule takes markRule; add-check takes service, check and perhaps server; delete-check takes service, checkID and
-	// perhaps server; set-health takes service and health.
+	// perhaps server; set-policy takes service and policy.
 	Kind OpKind `json:"op"`
-	// Service, ServiceConfig, Server, ServerConfig, Timeouts, Daemon, MarkRule, CheckSpec, CheckID and Health are what Kind takes;
+	// Service, ServiceConfig, Server, ServerConfig, Timeouts, Daemon, MarkRule, CheckSpec, CheckID and Policy are what Kind takes;
 	// the others are absent.
 	Service       *ServiceKey    `json:"service,omitempty"`
 	ServiceConfig *ServiceConfig `json:"serviceConfig,omitempty"`
@@ -45,7 +45,7 @@ type Op struct {
 	MarkRule      *MarkRule      `json:"markRule,omitempty"`
 	CheckSpec     CheckSpec      `json:"check,omitempty"`
 	CheckID       string         `json:"checkID,omitempty"`
-	Health        *HealthConfig  `json:"health,omitempty"`
+	Policy        PolicySpec     `json:"policy,omitempty"`
 	// Position is the place of a new mark rule among the others, from 1; 0 (absent) is behind them all.
 	Position int `json:"position,omitempty"`
 }

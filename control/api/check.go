@@ -108,7 +108,7 @@ func (d *Daemon) check() error {
 // opFields tells which fields of Op an operation takes. A service that may be absent is optional, as a server is with anyServer.
 var opFields = map[OpKind]struct {
 	service, optional, serviceConfig, server, anyServer, serverConfig, timeouts, daemon, markRule, position bool
-	check, checkID, health                                                                                  bool
+	check, checkID, policy                                                                                  bool
 }{
 	AddService:    {service: true, serviceConfig: true},
 	EditService:   {service: true, serviceConfig: true},
@@ -127,7 +127,7 @@ var opFields = map[OpKind]struct {
 
 	AddCheck:    {service: true, server: true, anyServer: true, check: true},
 	DeleteCheck: {service: true, server: true, anyServer: true, checkID: true},
-	SetHealth:   {service: true, health: true},
+	SetPolicy:   {service: true, policy: true},
 }
 
 // Check reports whether the operation is well formed: known, with the fields it takes and no others, each of them with
@@ -152,7 +152,7 @@ func (o *Op) Check() error {
 		{"position", o.Position != 0, takes.position, true},
 		{"check", o.CheckSpec != nil, takes.check, false},
 		{"checkID", o.CheckID != "", takes.checkID, false},
-		{"health", o.Health != nil, takes.health, false},
+		{"policy", o.Policy != nil, takes.policy, o.Kind == SetPolicy}, // none is the default one
 	} {
 		if f.there && !f.takes {
 			return Errorf(BadRequest, "%s takes no field %q", o.Kind, f.name)
@@ -183,11 +183,6 @@ func (o *Op) Check() error {
 	}
 	if o.Daemon != nil {
 		if err := o.Daemon.check(); err != nil {
-			return err
-		}
-	}
-	if o.Health != nil {
-		if err := o.Health.check(); err != nil {
 			return err
 		}
 	}

@@ -19,33 +19,9 @@ func (c CheckSpec) ID() string {
 	return kind
 }
 
-// What becomes of a real server that can't serve.
-const (
-	Remove  = "remove"  // it leaves its service, as by ipvsadm -d, and comes back when it can
-	Quiesce = "quiesce" // it has the weight 0 meanwhile
-)
-
-// HealthConfig is what a virtual service does about the health of its real servers.
-type HealthConfig struct {
-	// OnDown is Remove, which is the default, or Quiesce.
-	OnDown string `json:"onDown,omitempty"`
-	// Group joins virtual services whose servers serve together or not at all: if a server can't serve one of them, all servers
-	// of that address leave the group's services. Empty is no group.
-	Group string `json:"group,omitempty"`
-}
-
-// MaxGroup is the length of the longest name of a group.
-const MaxGroup = 64
-
-func (c *HealthConfig) check() error {
-	switch {
-	case c.OnDown != "" && c.OnDown != Remove && c.OnDown != Quiesce:
-		return Errorf(BadRequest, "health: a server that is down is dealt with by %q or %q, not %q", Remove, Quiesce, c.OnDown)
-	case len(c.Group) > MaxGroup:
-		return Errorf(BadRequest, "health: the name of a group has at most %d bytes", MaxGroup)
-	}
-	return nil
-}
+// PolicySpec is what follows for a virtual service from the health of its real servers, as it is set: an object with any of the
+// options of a policy (reaction, group, quorum, ...). Any value may be given as text. docs/health.md has them all.
+type PolicySpec map[string]any
 
 // States of health.
 const (

@@ -308,9 +308,9 @@ type Service struct {
 	ServiceKey
 	// Config is what was set.
 	Config ServiceConfig `json:"config"`
-	// Health is what was set about its servers' health, absent where nothing was; Checks are those of all its servers.
-	Health *HealthConfig `json:"health,omitempty"`
-	Checks []CheckSpec   `json:"checks,omitempty"`
+	// Checks are those of all its servers, Policy what follows from their health, absent where it wasn't set.
+	Checks []CheckSpec `json:"checks,omitempty"`
+	Policy PolicySpec  `json:"policy,omitempty"`
 	// Stats and Rates are what was counted, Servers the real servers.
 	Stats   Stats    `json:"stats"`
 	Rates   Rates    `json:"rates"`

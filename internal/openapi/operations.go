@@ -60,7 +60,6 @@ var (
 			Servers: []api.ShadowServer{{Address: rsAddr, Weight: 1, Conns: 500, Fair: 500, Active: 3, Inactive: 1, Peak: 9}}}}}}}
 	reuse  = api.Setting{Name: "net.ipv4.vs.conn_reuse_mode", Value: "1"}
 	probed = api.ProbeOutcome{Time: time.Date(2026, 7, 1, 12, 0, 0, 0, time.UTC), Milliseconds: 0.4, Text: "connection refused"}
-	reuse  = api.Setting{Name: "net.ipv4.vs.conn_reuse_mode", Value: "1"}
 )
 
 var operations = []operation{

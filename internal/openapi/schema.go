@@ -27,6 +27,7 @@ var known = map[reflect.Type]object{
 	reflect.TypeFor[netip.Prefix]():   {"type": "string", "description": "A network: 10.0.0.0/8 or 2001:db8::/32."},
 	reflect.TypeFor[time.Time]():      {"type": "string", "format": "date-time"},
 	reflect.TypeFor[api.Netmask]():    {"type": "string", "description": "255.255.255.0, or for IPv6 a prefix length: 64."},
+	reflect.TypeFor[api.PolicySpec](): {"type": "object", "additionalProperties": true},
 	reflect.TypeFor[api.CheckSpec]():  {"type": "object", "properties": object{"kind": object{"type": "string"}}, "required": []string{"kind"}, "additionalProperties": true},
 	reflect.TypeFor[api.PortRange]():  {"type": "string", "pattern": "^[0-9]+(-[0-9]+)?$", "description": "A port or a range: 80 or 1024-65535."},
 }
@@ -39,8 +40,8 @@ var enums = map[string][]string{
 	"ServerConfig.method": {api.Masq, api.Local, api.Tunnel, api.Route}, "ExplainedServer.method": {api.Masq, api.Local, api.Tunnel, api.Route},
 	"TunnelConfig.type": {api.IPIP, api.GUE, api.GRE}, "TunnelConfig.checksum": {api.NoChecksum, api.Checksum, api.RemoteChecksum},
 	"Daemon.role": {api.Master, api.Backup}, "Drain.state": {api.Draining, api.Cutting, api.Drained},
-	"HealthConfig.onDown": {api.Remove, api.Quiesce}, "ServerHealth.state": {api.Unknown, api.StateUp, api.StateDown},
-	"CheckHealth.state": {api.Unknown, api.StateUp, api.StateDown}, "StateChange.to": {api.Unknown, api.StateUp, api.StateDown},
+	"ServerHealth.state": {api.Unknown, api.StateUp, api.StateDown},
+	"CheckHealth.state":  {api.Unknown, api.StateUp, api.StateDown}, "StateChange.to": {api.Unknown, api.StateUp, api.StateDown},
 	"Finding.kind": {api.FindingARP, api.FindingSecondDirector, api.FindingNoVIP, api.FindingNoTunnel, api.FindingNotListening, api.FindingSilent,
 		api.FindingUnreachable, api.FindingNATBypass, api.FindingTunnelMTU, api.FindingHost, api.FindingOffload, api.FindingDrops},
 	"Explanation.known": {"none", "open", "server-removed", "cut", "replaced"}, "ExplainedServer.state": {"eligible", "quiesced", "overloaded"},
