@@ -68,6 +68,8 @@ func (p *plan) health(e *effect, op *api.Op) error {
 	switch {
 	case s.hasCheck(key):
 		return errCheckExists
+	case s.manyChecks(e.addr):
+		return refusal(api.NoMemory, "no more checks than %d", maxChecks)
 	case c.spec.Via == health.VIP && e.key.Mark != 0:
 		return refusal(api.Invalid, "via=vip: a firewall mark has no virtual address")
 	}
@@ -107,18 +109,32 @@ func (s *planned) hasCheck(k checkKey) bool {
 	if has, touched := s.checks[k]; touched {
 		return has
 	}
-	if s.base == nil || s.fresh[k.server] {
-		return false
+	return indexOf(s.baseChecks(k.server), k.id) >= 0
+}
+
+// baseChecks are those that a service or a server of it began with.
+func (s *planned) baseChecks(server netip.AddrPort) []check {
+	if s.base == nil || s.fresh[server] {
+		return nil
 	}
-	list := s.base.checks
-	if k.server.IsValid() {
-		of := s.base.servers[k.server]
-		if of == nil {
-			return false
+	if !server.IsValid() {
+		return s.base.checks
+	}
+	if of := s.base.servers[server]; of != nil {
+		return of.checks
+	}
+	return nil
+}
+
+// manyChecks says that a service or a server of it has as many checks of its own as it may have.
+func (s *planned) manyChecks(server netip.AddrPort) bool {
+	n := len(s.baseChecks(server))
+	for k, has := range s.checks {
+		if k.server == server && has {
+			n++
 		}
-		list = of.checks
 	}
-	return indexOf(list, k.id) >= 0
+	return n >= maxChecks
 }
 
 func (s *planned) setCheck(k checkKey, has bool) {
