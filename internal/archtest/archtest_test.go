@@ -31,8 +31,10 @@ var rules = map[string][]string{
 	"dataplane/decap":      {"packet", "dataplane/fragment", "dataplane/tun"},
 	"dataplane/dialer":     {"dataplane", "dataplane/nexthop", "packet", "service"}, // a user of the packet path's, as doctor is
 	"dataplane":            {"forward", "conntrack", "service", "packet", "dataplane/..."},
-	"health":               {"service", "packet", "health/agent"},                           // asks through an interface of its own
-	"health/agent":         {},                                                              // also of real servers, which have nothing else of uvs
+	"health":               {"service", "packet", "health/agent"}, // asks through an interface of its own
+	"health/agent":         {},                                    // also of real servers, which have nothing else of uvs
+	"health/notify":        {},
+	"health/sorry":         {},
 	"config":               {"control/api", "control/sysctl", "health", "sched", "service"}, // knows all that a file can name
 	"control/api":          {"service"},
 	"control/sysctl":       {"control/api", "service"},
@@ -70,7 +72,7 @@ var outside = map[string][]string{
 	"github.com/vishvananda/netlink": {"dataplane/...", "ha/...", "lab/...", "bench/...", "cmd/uvsd"},
 	"github.com/google/nftables":     {"dataplane/guard", "lab/..."},
 	"golang.org/x/sys/unix":          {"dataplane/...", "ha/...", "health", "lab/...", "bench/...", "control/api", "cmd/..."},
-	"go.uber.org/zap":                {"dataplane/...", "control/...", "ha/...", "health", "cmd/...", "web"},
+	"go.uber.org/zap":                {"dataplane/...", "control/...", "ha/...", "health/...", "cmd/...", "web"},
 	"github.com/cespare/xxhash/v2":   {"conntrack", "sched", "bench/..."},
 	"github.com/gaissmai/bart":       {"dataplane/nexthop"},
 	"gvisor.dev/gvisor":              {"dataplane/dialer"},
