@@ -47,6 +47,7 @@ var (
 	theVIP      = valueSyntax{name: "address:port", source: fromServices}
 	theServer   = valueSyntax{name: "server", source: fromServers}
 	schedulers  = []string{"rr", "wrr", "lc", "wlc", "lblc", "lblcr", "dh", "sh", "sed", "nq", "mh", "fo", "ovf", "twos", "rt"}
+	checkKinds  = []string{"agent", "file", "http", "https", "icmp", "latency", "snmp", "tcp", "udp"}
 	theProtocol = valueSyntax{name: "protocol", choices: []string{"tcp", "udp", "sctp"}}
 )
 
@@ -67,6 +68,7 @@ var (
 	udpOption = opt("-u --udp-service", "the UDP service", theVIP)
 	ofService = []optionSyntax{tcpOption, udpOption, opt("--sctp-service", "the SCTP service", theVIP),
 		opt("-f --fwmark-service", "the service of a firewall mark", value("mark")), opt("-6 --ipv6", "the mark's service of IPv6")}
+	ofOneServer    = append(ofService[:len(ofService):len(ofService)], opt("-r --real-server", "of this real server alone", theServer))
 	markConditions = []optionSyntax{
 		opt("--interface", "packets that come in by it", value("name")),
 		opt("--src", "packets from there", value("network")), opt("--dst", "packets to there", value("network")),
@@ -104,6 +106,15 @@ var wordSyntaxes = []syntax{
 		options: append(ofService[:len(ofService):len(ofService)], asJSON)},
 	{name: "shadow del", help: "end trials, all without a scheduler", operand: valueSyntax{name: "scheduler", choices: schedulers},
 		options: append(ofService[:len(ofService):len(ofService)], asJSON)},
+	{name: "check", help: "health checks of real servers", operand: valueSyntax{choices: []string{"add", "del", "list", "test", "policy"}}},
+	{name: "check add", help: "have real servers asked", operand: valueSyntax{name: "kind", choices: checkKinds}, options: ofOneServer},
+	{name: "check del", help: "take a check back", operand: value("id"), options: ofOneServer},
+	{name: "check list", help: "what is set", options: append(ofService[:len(ofService):len(ofService)], asJSON)},
+	{name: "check test", help: "ask once, and show every byte", operand: valueSyntax{name: "kind", choices: checkKinds},
+		options: append(ofOneServer[:len(ofOneServer):len(ofOneServer)], asJSON)},
+	{name: "check policy", help: "what follows from health", operand: value("option"), options: append(ofService[:len(ofService):len(ofService)], asJSON)},
+	{name: "health", help: "how real servers stand", options: append(ofService[:len(ofService):len(ofService)],
+		opt("--history", "with the last changes"), asJSON)},
 	{name: "top", help: "a live view in the terminal", options: []optionSyntax{opt("-d --interval", "between two looks, such as 2s", value("time"))}},
 	{name: "trace", help: "packets as they pass, with what becomes of them", options: []optionSyntax{
 		opt("--client", "frames from or to it", value("address")), tcpOption, udpOption,

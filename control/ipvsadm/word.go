@@ -51,6 +51,10 @@ func (r *run) word(name string, args []string) error {
 		return r.shadow(args)
 	case "doctor":
 		return r.doctor(args)
+	case "check":
+		return r.check(args)
+	case "health":
+		return r.healthWord(args)
 	case "completion":
 		return r.completion(args)
 	case "list", "connections", "timeouts", "daemons":
