@@ -233,6 +233,11 @@ virtual6={VIP}
 `, "{VIP}", g.webService(), "{RS1}", g.webServer(1))
 	g.fail(1)
 	g.run("ldirectord", "start")
+	// While it starts it adds the fallback, puts the real server in its place, and takes it out again before it ever asked.
+	eventually(t, "ldirectord takes the real server out", func() (bool, any) {
+		log := g.read("/var/log/ldirectord.log")
+		return strings.Contains(log, "Deleted real server"), log
+	})
 	g.awaitServers("at the start", map[string]string{"[::1]:80": "1"})
 	g.answers("at the start", "fallback6")
 	g.serve(1)
