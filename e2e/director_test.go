@@ -37,6 +37,10 @@ func startDirector(t testing.TB, host *lab.Host, path string, args ...string) *d
 	d := &director{t: t, host: host, socket: filepath.Join(socketDir(t), "uvsd.sock"), args: args, path: path, log: new(logBuffer)}
 	d.before = stateOf(t, host)
 	t.Cleanup(func() {
+		if t.Failed() && !d.ended {
+			status, err := d.tryAdm("", "status")
+			t.Logf("status of uvsd %s: %v\n%s", strings.Join(args, " "), err, status)
+		}
 		if !d.ended {
 			d.settle()
 			d.stop()

@@ -2,10 +2,13 @@ package lab
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net"
 	"net/http"
 	"net/netip"
+	"strings"
+	"syscall"
 )
 
 // Listen is net.Listen inside the namespace. The listener itself works from any goroutine. It speaks plain TCP:
@@ -40,9 +43,27 @@ func (n *Namespace) Dial(network, address string) (net.Conn, error) {
 	return n.DialContext(context.Background(), network, address)
 }
 
-// DialContext is net.Dialer.DialContext inside the namespace, to a literal address and port.
+// Local ports of DialContext, below those that the kernel gives to programs. A director remembers a connection for minutes
+// after the client has forgotten it, and the kernel would soon take some port again: that connection would go to the same server
+// as the one before, or nowhere if that was removed.
+const (
+	firstDialPort = 10000
+	dialPorts     = 22000
+)
+
+// DialContext is net.Dialer.DialContext inside the namespace, to a literal address and port, and from a port that it has not
+// dialled from for 22,000 connections.
 func (n *Namespace) DialContext(ctx context.Context, network, address string) (net.Conn, error) {
-	return n.DialWith(ctx, &net.Dialer{}, network, address)
+	for tried := 0; ; tried++ {
+		port := firstDialPort + int(n.dials.Add(1)-1)%dialPorts
+		d := net.Dialer{LocalAddr: &net.TCPAddr{Port: port}}
+		if strings.HasPrefix(network, "udp") {
+			d.LocalAddr = &net.UDPAddr{Port: port}
+		}
+		if conn, err := n.DialWith(ctx, &d, network, address); !errors.Is(err, syscall.EADDRINUSE) || tried == dialPorts {
+			return conn, err
+		}
+	}
 }
 
 // DialWith dials inside the namespace with the settings of d, such as its LocalAddr, to a literal address and port.

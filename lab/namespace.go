@@ -30,7 +30,8 @@ type Namespace struct {
 	path string // bind mount under /run/netns; empty if anonymous
 
 	nl       *netlink.Handle
-	hasLinks atomic.Bool // links of linkGroup were made here
+	hasLinks atomic.Bool   // links of linkGroup were made here
+	dials    atomic.Uint32 // each takes another local port
 
 	mu sync.RWMutex // guards fd
 	fd int          // of the namespace; -1 once closed
