@@ -13,7 +13,7 @@ type Kind uint8
 // Kinds of a socket link. The zero value lets Open choose.
 const (
 	KindAuto     Kind = iota // the ring, or the simple link where the ring cannot be had
-	KindRing                 // TPACKET_V2 receive ring and sendmmsg out of its slots
+	KindRing                 // TPACKET_V2 rings both ways, sendmmsg out of the slots for super-frames
 	KindSimple               // recvmmsg and sendmmsg
 	KindTransmit             // sendmmsg alone: what OpenTx makes
 )

@@ -1,6 +1,6 @@
 // Package link moves Ethernet frames between an interface and the packet path: in from a receive ring (or
-// recvmmsg), out by sendmmsg from the very bytes that came in. Frames travel with their virtio-net header, so
-// that super-frames (GSO) and partial checksums pass through unharmed.
+// recvmmsg), out by a transmit ring, or by sendmmsg from the very bytes that came in. Frames travel with their
+// virtio-net header, so that super-frames (GSO) and partial checksums pass through unharmed.
 //
 // A Link belongs to one worker's thread. None of its methods may be called from elsewhere, but for Stats.
 package link

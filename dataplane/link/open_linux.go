@@ -103,6 +103,11 @@ func (s *Socket) setUpTx(cfg Config) (err error) {
 		copy(s.info.MAC[:], ll.Addr[:])
 	}
 	s.tx.fd, s.tx.vnet = s.txFD, s.info.Vnet
+	if s.info.Kind == KindRing && s.info.Vnet {
+		if s.tx.ring, err = openTxRing(cfg, s.info, &s.count); err != nil {
+			s.info.Reason = fmt.Sprintf("no transmit ring: %v", err) // sendmmsg sends everything as well
+		}
+	}
 	return nil
 }
 

@@ -7,11 +7,13 @@ import (
 )
 
 // sender queues frames and hands them to the kernel many at a time. Each takes up to two parts of memory, which
-// the kernel copies during flush.
+// the kernel copies during flush. Short ones in front of the first long one go through a ring, if there is one: beside each
+// other in both they could overtake each other.
 type sender struct {
 	fd    int
-	vnet  bool // the socket takes virtio-net headers
-	n     int  // frames queued
+	ring  *txRing // nil: none
+	vnet  bool    // the socket takes virtio-net headers
+	n     int     // frames queued
 	msgs  []unix.Mmsghdr
 	iovs  []unix.Iovec // two for each message
 	count *counters
@@ -41,6 +43,9 @@ func (t *sender) send(head, body []byte) {
 			return
 		}
 		head = head[packet.VnetLen:]
+	}
+	if t.ring != nil && t.n == 0 && t.ring.put(head, body) {
+		return
 	}
 	if t.n == len(t.msgs) {
 		t.flush()
@@ -74,6 +79,9 @@ func (t *sender) plain(head, body []byte) bool {
 // flush sends what is queued. sendmmsg stops in front of a frame that the kernel refuses, and says why only when
 // that frame is the first it is given: so it is called again from there, and the frame alone is dropped.
 func (t *sender) flush() {
+	if t.ring != nil {
+		t.ring.flush()
+	}
 	if t.n == 0 {
 		return
 	}

@@ -1,6 +1,7 @@
 package link
 
 import (
+	"errors"
 	"fmt"
 	"sync"
 
@@ -104,6 +105,9 @@ func (s *Socket) Close() error {
 	if s.rx != nil {
 		first = s.rx.close()
 	}
+	if s.tx.ring != nil {
+		first = errors.Join(first, s.tx.ring.close())
+	}
 	for _, fd := range []int{s.rxFD, s.txFD} {
 		if fd < 0 {
 			continue
@@ -112,7 +116,7 @@ func (s *Socket) Close() error {
 			first = fmt.Errorf("close link on %s: %w", s.info.Name, err)
 		}
 	}
-	s.rx, s.rxFD, s.txFD, s.tx.fd = nil, -1, -1, -1
+	s.rx, s.rxFD, s.txFD, s.tx.fd, s.tx.ring = nil, -1, -1, -1, nil
 	return first
 }
 
