@@ -16,6 +16,7 @@ type ledger struct {
 	verdicts [numVerdicts]uint64
 	services perIndex[service.Counters] // by VirtualService.Index
 	servers  perIndex[service.Counters] // by RealServer.Index
+	symptoms perIndex[service.Symptoms] // likewise
 }
 
 // perIndex is an array that grows without moving: with 100,000 servers, one more must not cost a batch the copy of all.
@@ -43,6 +44,7 @@ func (a *perIndex[T]) lacks(n int) (blocks []*[perBlock]T) {
 // Publish, which calls this, nobody grows the arrays.
 func (w *path) makeRoom(t *service.Table) {
 	services, servers, hops := w.services.lacks(t.ServiceSlots), w.servers.lacks(t.ServerSlots), w.hops.lacks(t.ServerSlots)
+	symptoms := w.symptoms.lacks(t.ServerSlots)
 	if len(services)+len(servers)+len(hops) == 0 {
 		return
 	}
@@ -51,6 +53,7 @@ func (w *path) makeRoom(t *service.Table) {
 	w.services.blocks = append(w.services.blocks, services...)
 	w.servers.blocks = append(w.servers.blocks, servers...)
 	w.hops.blocks = append(w.hops.blocks, hops...)
+	w.symptoms.blocks = append(w.symptoms.blocks, symptoms...)
 }
 
 func (l *ledger) in(c *conntrack.Conn, bytes int) {

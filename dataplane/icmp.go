@@ -81,6 +81,9 @@ func (w *path) icmpError(q *port, f *link.Frame) (v Verdict, ours bool) {
 	}
 	if conns.Find(&flow, conntrack.Out, w.now, c) && (c.Method == service.Masq || isLocal(c)) {
 		w.out(c, p.IPLen())
+		if what, _ := outerError(p.ICMP(), p.Is4()); what == unreachable {
+			w.notReachable(c.RS)
+		}
 		return w.errorToClient(q, f, p, c), true
 	}
 	w.noteForHost(p.ICMP())

@@ -245,6 +245,9 @@ func (w *path) idle() bool {
 // toServer moves a packet of a known connection to its real server.
 func (w *path) toServer(q *port, f *link.Frame, p *packet.Packet, c *conntrack.Conn) Verdict {
 	w.in(c, p.IPLen())
+	if c.Packets <= beginning {
+		w.begins(p, c)
+	}
 	if isFTP(c) {
 		if v := w.ftpIn(f, p, c); v != verdictNone {
 			return v
@@ -263,6 +266,7 @@ func (w *path) deliver(q *port, f *link.Frame, p *packet.Packet, c *conntrack.Co
 	}
 	hop, status := w.serverHop(c)
 	if hop == nil {
+		w.lostWay(c, status)
 		return w.hold(q, f, p, wait{work: sendIn, conn: c, dst: c.Server, status: status, from: c.Virtual})
 	}
 	mtu := hop.MTU
@@ -293,6 +297,9 @@ func (w *path) deliver(q *port, f *link.Frame, p *packet.Packet, c *conntrack.Co
 // toClient moves a real server's answer to its client, in the virtual service's name.
 func (w *path) toClient(q *port, f *link.Frame, p *packet.Packet, c *conntrack.Conn) Verdict {
 	w.out(c, p.IPLen())
+	if c.Packets <= beginning {
+		w.beginsOut(p, c)
+	}
 	if isFTP(c) {
 		if v, done := w.ftpOut(q, f, p, c); done {
 			return v

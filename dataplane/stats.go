@@ -93,18 +93,18 @@ func (p *Plane) LinkStats(port int) link.Stats {
 // since the process began: a slot that is used again goes on counting.
 func (p *Plane) AddCounters(services, servers []service.Counters) {
 	p.eachPath(func(w *path) {
-		addCounters(&w.mu, services, &w.services)
-		addCounters(&w.mu, servers, &w.servers)
+		addSlots(&w.mu, services, &w.services, (*service.Counters).Add)
+		addSlots(&w.mu, servers, &w.servers, (*service.Counters).Add)
 	})
 }
 
-// addCounters lets mu, which guards more, go between two blocks.
-func addCounters(mu *sync.Mutex, sum []service.Counters, more *perIndex[service.Counters]) {
+// addSlots lets mu, which guards more, go between two blocks.
+func addSlots[T any](mu *sync.Mutex, sum []T, more *perIndex[T], add func(*T, T)) {
 	for begin := 0; begin < len(sum); begin += perBlock {
 		mu.Lock()
 		for i := begin; i < min(begin+perBlock, len(sum)); i++ {
 			if c := more.at(uint32(i)); c != nil {
-				sum[i].Add(*c)
+				add(&sum[i], *c)
 			}
 		}
 		mu.Unlock()

@@ -31,11 +31,14 @@ func (w *path) tunnelError(h *packet.ICMP, quote []byte) Verdict {
 	if t := w.aim(c); t.Kind != kind || kind == forward.GUE && t.Port != port {
 		return verdictNone
 	}
+	what, why := outerError(h, server.Is4())
+	if what == unreachable {
+		w.notReachable(c.RS)
+	}
 	hop, status := w.plane.cfg.NextHops.Lookup(c.Client)
 	if status != nexthop.Ready {
 		return w.notReached(c.Client, status)
 	}
-	what, why := outerError(h, server.Is4())
 	mtu := 0
 	if what == tooBig {
 		// The client is told what the tunnel carried so far, as IPVS does it: its next packet gets the new value.

@@ -17,10 +17,12 @@ import (
 	"uvs/control"
 	"uvs/control/api"
 	"uvs/dataplane"
+	"uvs/dataplane/dialer"
 	"uvs/dataplane/guard"
 	"uvs/dataplane/link"
 	"uvs/dataplane/local"
 	"uvs/dataplane/nexthop"
+	"uvs/health"
 	"uvs/packet"
 	"uvs/service"
 )
@@ -40,6 +42,9 @@ type daemon struct {
 	director *control.Director
 	tables   *publisher
 	locals   *localServers
+	dialer   *dialer.Dialer
+	inBand   *health.InBand
+	sources  sources
 	seen     uint64        // generation of the last table; publish is never called twice at once
 	appeared chan struct{} // wakes checkAddresses
 
@@ -97,6 +102,9 @@ func newDaemon(o *options, log *zap.Logger) (_ *daemon, err error) {
 	if err = d.preparePlane(); err != nil {
 		return nil, err
 	}
+	if err = d.prepareDialer(); err != nil {
+		return nil, err
+	}
 	if err = d.report(guard.CheckHost(d.checkConfig())); err != nil { // again, now that it is known what the links can do
 		return nil, err
 	}
@@ -107,9 +115,13 @@ func newDaemon(o *options, log *zap.Logger) (_ *daemon, err error) {
 		Servers: servers, Connections: d.conns, Counters: d.plane, Publish: d.publish, Now: dataplane.BootTime,
 		IsLocal: d.isLocal, CanForward: d.canForward, FillStatus: d.fillStatus, Explain: d.plane.Explain, Trace: d.plane.Trace, Watched: d.conns,
 		Doctor:       d.diagnose,
+		Health:       health.Config{Dial: d.dialProbe, Virtual: d.canDialVirtual},
 		InterfaceMTU: interfaceMTU,
 		Interfaces:   o.interfaces, AvailablePages: func() int { return availablePages(d.conns.Stats(), limit) },
 		Version: api.Version{UVS: version}, Log: log,
+	})
+	d.inBand = health.NewInBand(health.InBandConfig{
+		Table: d.plane.Table, AddSymptoms: d.plane.AddSymptoms, AddCounters: d.plane.AddCounters, Suspect: d.director.Suspect,
 	})
 	return d, nil
 }
@@ -125,6 +137,8 @@ func (d *daemon) run(ctx context.Context) error {
 	g.Go(func() error { return d.tables.run(ctx) })
 	g.Go(func() error { return d.checkAddresses(ctx) })
 	g.Go(func() error { return d.locals.run(ctx) })
+	g.Go(func() error { return d.dialer.Run(ctx) })
+	g.Go(func() error { return d.inBand.Run(ctx) })
 	d.log.Info("uvsd is up", zap.String("version", version), zap.Strings("interfaces", d.o.interfaces), zap.String("socket", d.o.socket), zap.Int("pid", os.Getpid()))
 	err := g.Wait()
 	d.log.Info("uvsd stops")

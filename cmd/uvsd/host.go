@@ -105,7 +105,7 @@ func (d *daemon) gateways() []guard.Gateway {
 
 // unwanted is what the host's stack has to be kept off for a table.
 func (d *daemon) unwanted(t *service.Table) guard.Desired {
-	want := guard.Desired{Gateways: d.gateways()}
+	want := guard.Desired{Gateways: d.gateways(), FromVIPs: d.sources.shielded.Load()}
 	want.VIPs = append(append(want.VIPs, d.o.masquerade...), d.o.probes...)
 	for a := range t.VIPs {
 		want.VIPs = append(want.VIPs, a.Netip())

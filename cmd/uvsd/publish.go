@@ -104,6 +104,8 @@ func (p *publisher) add(want *guard.Desired) (more bool) {
 		p.vips, p.servers = make(map[netip.Addr]bool), make(map[guard.Server]bool)
 	}
 	had := len(p.guarded.VIPs) + len(p.guarded.NATServers) + len(p.guarded.Gateways)
+	shield := want.FromVIPs && !p.guarded.FromVIPs
+	p.guarded.FromVIPs = p.guarded.FromVIPs || want.FromVIPs
 	for _, a := range want.VIPs {
 		if !p.vips[a] {
 			p.vips[a] = true
@@ -121,7 +123,7 @@ func (p *publisher) add(want *guard.Desired) (more bool) {
 			p.guarded.Gateways = append(p.guarded.Gateways, g)
 		}
 	}
-	return len(p.guarded.VIPs)+len(p.guarded.NATServers)+len(p.guarded.Gateways) > had
+	return len(p.guarded.VIPs)+len(p.guarded.NATServers)+len(p.guarded.Gateways) > had || shield
 }
 
 // tell gives the guard its orders. The packet path goes on without it: service beside a talkative host is better than none.

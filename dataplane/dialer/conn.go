@@ -122,6 +122,7 @@ func (f *flow) conn() net.Conn {
 		f.udp.Store(c.UDPConn)
 		return c
 	}
+	f.ep.SocketOptions().SetLinger(tcpip.LingerOption{Enabled: true})
 	return &tcpConn{TCPConn: gonet.NewTCPConn(&f.queue, f.ep), ends: ends{f: f}}
 }
 
@@ -172,7 +173,7 @@ func (c *tcpConn) Write(b []byte) (int, error) {
 	return n, c.translate(err)
 }
 
-// Close implements net.Conn: the server gets a FIN, and if it doesn't answer that soon, a reset.
+// Close implements net.Conn. The server gets a reset, as from health.DialDirect's, and forgets the connection at once.
 func (c *tcpConn) Close() error {
 	if c.closed.Swap(true) {
 		return net.ErrClosed

@@ -53,9 +53,9 @@ type Source struct {
 type Config struct {
 	Plane    Plane
 	NextHops NextHops
-	// Source returns an address to connect from to a virtual address, of the same family, by a way. Its error says what the
-	// operator can do about it that there is none.
-	Source func(vip netip.Addr, hop *nexthop.Hop) (Source, error)
+	// Source returns an address to connect from, of the virtual address's family, by the way to the server. Its error says what
+	// the operator can do about it that there is none.
+	Source func(to *Target, hop *nexthop.Hop) (Source, error)
 }
 
 // Target is whom to connect to.
@@ -87,8 +87,8 @@ type Dialer struct {
 const (
 	nic         = 1
 	receiveRoom = 64 << 10 // of a connection: what it may hold of what a server sent and nobody has read
-	linger      = time.Second
-	sweep       = 100 * time.Millisecond
+	linger      = 250 * time.Millisecond
+	sweep       = 50 * time.Millisecond
 	resolveTick = 10 * time.Millisecond // between two looks at a next hop that is being resolved
 )
 
@@ -160,7 +160,7 @@ func (d *Dialer) dial(ctx context.Context, network string, to Target) (net.Conn,
 	if err != nil {
 		return nil, err
 	}
-	from, err := d.cfg.Source(vip, hop)
+	from, err := d.cfg.Source(&to, hop)
 	if err != nil {
 		return nil, fmt.Errorf("%w: %w", ErrNoSource, err)
 	}
@@ -247,8 +247,8 @@ func (d *Dialer) own(a netip.Addr) error {
 	return nil
 }
 
-// leaving is a connection that was closed and keeps its port for a while: the server is to hear the end of it, and what it
-// still says is not to meet a connection of another's.
+// leaving is a connection that was closed and keeps its port for a while: what the server still says is to be answered by a reset,
+// and not to meet another connection.
 type leaving struct {
 	*flow
 	until time.Time
@@ -306,7 +306,7 @@ func (d *Dialer) sweep(now time.Time) {
 	}
 	d.mu.Unlock()
 	for _, l := range gone {
-		l.ep.Abort() // a reset, if the server has not closed its end
+		l.ep.Abort() // if a UDP socket or a SYN is left
 		d.forget(l.flow)
 	}
 }

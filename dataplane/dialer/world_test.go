@@ -77,8 +77,8 @@ func newWorld(t testing.TB, addrs ...netip.Addr) *world {
 	for _, a := range []netip.Addr{rip, rip6} {
 		w.hops.Set(packet.AddrFrom(a), &nexthop.Hop{Iface: 0, Dst: serverMAC, MTU: 1500, Source: packet.AddrFrom(netip.MustParseAddr("192.0.2.1")), Gateway: packet.AddrFrom(a)}, nexthop.Ready)
 	}
-	w.dialer, err = New(Config{Plane: w.plane, NextHops: w.hops, Source: func(vip netip.Addr, _ *nexthop.Hop) (Source, error) {
-		if vip.Is4() {
+	w.dialer, err = New(Config{Plane: w.plane, NextHops: w.hops, Source: func(to *Target, _ *nexthop.Hop) (Source, error) {
+		if to.Address.Addr().Is4() {
 			return Source{Addr: prober, Host: w.hostMAC}, nil
 		}
 		return Source{Addr: prober6, Host: w.hostMAC}, nil

@@ -9,6 +9,9 @@
 //   - an nftables rule at the interface's ingress for what a route cannot tell from the host's own traffic: the answers of
 //     NAT's real servers. The frames' receivers over AF_PACKET come before that hook as long as they take ETH_P_ALL.
 //
+// Where uvs sends health checks in the host's name, a rule there keeps the answers, which come from virtual addresses, from the
+// host's stack in either mode.
+//
 // For real servers that are the host itself (Local) it installs, whatever the mode, policy rules and a route that lead their
 // answers to uvs, which the packets came from.
 //
@@ -80,6 +83,9 @@ type Desired struct {
 	VIPs       []netip.Addr
 	NATServers []Server
 	Gateways   []Gateway
+	// FromVIPs says that uvs takes what comes from VIPs to the host's own addresses: answers to health checks that were
+	// sent from there. Nobody else has reason to send such packets.
+	FromVIPs bool
 }
 
 // Guard holds the host's stack back. Its methods may be called from any goroutine.
@@ -240,27 +246,35 @@ func (g *Guard) sharesMAC(iface string) bool {
 // rules are those that nftables is needed for.
 func (g *Guard) rules(d Desired) ruleset {
 	var r ruleset
+	if d.FromVIPs {
+		r.virtual = d.VIPs
+	}
 	for _, in := range g.cfg.Interfaces {
-		if in.Mode != InterfaceMAC {
-			continue
-		}
-		c := chain{name: "in-" + nftName(in.Name), iface: in.Name}
+		c := chain{name: "in-" + nftName(in.Name), iface: in.Name, shared: in.Mode == InterfaceMAC}
 		if slices.ContainsFunc(r.chains, func(o chain) bool { return o.name == c.name }) {
 			c.name += fmt.Sprintf("-%d", len(r.chains))
 		}
 		for _, gw := range d.Gateways {
-			if gw.Iface == in.Name && gw.All {
+			if gw.Iface == in.Name && gw.All && c.shared {
 				c.inner = append(c.inner, gw.Prefix.Masked())
 			}
 		}
-		if len(d.NATServers) > 0 || len(c.inner) > 0 {
+		if c.shared && len(d.NATServers) > 0 || len(c.inner) > 0 || len(r.virtual) > 0 {
 			r.chains = append(r.chains, c)
 		}
 	}
-	if len(r.chains) > 0 {
+	if slices.ContainsFunc(r.chains, func(c chain) bool { return c.shared }) {
 		r.servers = d.NATServers
 	}
 	return r
+}
+
+// CanDropFromVIPs says by nil that Desired.FromVIPs can be had, else why not.
+func (g *Guard) CanDropFromVIPs() error {
+	if g.nft.why != nil {
+		return fmt.Errorf("nftables cannot be used: %w", g.nft.why)
+	}
+	return nil
 }
 
 const (

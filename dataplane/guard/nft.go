@@ -29,28 +29,37 @@ const tablePrefix = "uvs-"
 // ruleset is what the table is to hold: nothing at all if it has no chains.
 type ruleset struct {
 	chains  []chain
-	servers []Server
+	servers []Server     // of NAT, for chains that are shared
+	virtual []netip.Addr // from where nothing is for the host
 }
 
 // chain is what is dropped at one interface's ingress, besides the servers' answers.
 type chain struct {
-	name  string
-	iface string
-	inner []netip.Prefix // segments whose packets uvs forwards all by itself
+	name   string
+	iface  string
+	shared bool           // the host's stack sees uvs's frames there
+	inner  []netip.Prefix // segments whose packets uvs forwards all by itself
 }
 
 // speaksOf says that there is anything to drop of a family.
 func (r ruleset) speaksOf(f *family) bool {
-	return slices.ContainsFunc(r.servers, func(s Server) bool { return familyOf(s.Addr.Addr().Unmap()) == f }) ||
+	return r.hasVirtual(f) || slices.ContainsFunc(r.servers, func(s Server) bool { return familyOf(s.Addr.Addr().Unmap()) == f }) ||
 		slices.ContainsFunc(r.chains, func(c chain) bool {
 			return slices.ContainsFunc(c.inner, func(p netip.Prefix) bool { return familyOf(p.Addr()) == f })
 		})
 }
 
+func (r ruleset) hasVirtual(f *family) bool {
+	return slices.ContainsFunc(r.virtual, func(a netip.Addr) bool { return familyOf(a) == f })
+}
+
 // rulesOf are the rules of one of r's chains.
 func (n *nft) rulesOf(r ruleset, c chain) (list []rule) {
 	for _, f := range families {
-		if r.speaksOf(f) {
+		if r.hasVirtual(f) {
+			list = append(list, n.fromVirtual(f))
+		}
+		if c.shared && r.speaksOf(f) {
 			list = append(list, n.rules(c, f)...)
 		}
 	}
@@ -161,6 +170,9 @@ func (n *nft) sets(r ruleset) (map[string]contents, error) {
 		for _, name := range []string{f.sets.answers, f.sets.anyPort, f.sets.fragments, f.sets.servers} {
 			sets[name] = contents{}
 		}
+		if r.hasVirtual(f) {
+			sets[f.sets.virtual] = contents{}
+		}
 		if !n.fib {
 			local, err := n.localAddrs(f)
 			if err != nil {
@@ -168,6 +180,9 @@ func (n *nft) sets(r ruleset) (map[string]contents, error) {
 			}
 			sets[f.sets.local] = local
 		}
+	}
+	for _, a := range r.virtual {
+		sets[familyOf(a).sets.virtual][string(a.AsSlice())] = true
 	}
 	for _, s := range r.servers {
 		a := s.Addr.Addr().Unmap()
@@ -339,7 +354,7 @@ func (n *nft) build(r ruleset, sets map[string]contents) {
 // set is the set of that name. Its number is within a transaction.
 func (n *nft) set(name string) *nftables.Set {
 	for i, f := range families {
-		names := []string{f.sets.answers, f.sets.anyPort, f.sets.fragments, f.sets.servers, f.sets.local}
+		names := []string{f.sets.answers, f.sets.anyPort, f.sets.fragments, f.sets.servers, f.sets.local, f.sets.virtual}
 		k := slices.Index(names, name)
 		if k < 0 {
 			continue

@@ -36,13 +36,13 @@ var (
 	family4 = &family{
 		name: "IPv4", etherType: packet.EtherIPv4, bits: 32, source: 12, destination: 16,
 		icmp: packet.ProtoICMP, errors: [][2]byte{{3, 5}, {11, 12}},
-		sets:    setNames{"answers", "anyport", "fragments", "servers", "local"},
+		sets:    setNames{"answers", "anyport", "fragments", "servers", "local", "virtual"},
 		address: nftables.TypeIPAddr,
 	}
 	family6 = &family{
 		name: "IPv6", etherType: packet.EtherIPv6, bits: 128, source: 8, destination: 24,
 		icmp: packet.ProtoICMPv6, errors: [][2]byte{{1, 4}},
-		sets:    setNames{"answers6", "anyport6", "fragments6", "servers6", "local6"},
+		sets:    setNames{"answers6", "anyport6", "fragments6", "servers6", "local6", "virtual6"},
 		address: nftables.TypeIP6Addr,
 	}
 	families = []*family{family4, family6}
@@ -55,6 +55,7 @@ type setNames struct {
 	fragments string // address . protocol of all servers: later fragments have no ports
 	servers   string // addresses of all servers
 	local     string // the host's addresses, without fib
+	virtual   string // virtual addresses
 }
 
 // familyOf is the family of an address.
@@ -101,6 +102,21 @@ func (n *nft) rules(c chain, f *family) []rule {
 		list[i].exprs = concat(f.is(), list[i].exprs, n.toOthers(f), drop())
 	}
 	return list
+}
+
+// fromVirtual is the rule for packets from virtual addresses to the host itself.
+func (n *nft) fromVirtual(f *family) rule {
+	r := rule{"answers of virtual addresses to the host: uvs has them, " + f.name, concat(f.is(), f.from(), in(f.sets.virtual))}
+	local := []expr.Any{
+		&expr.Fib{Register: reg0, FlagDADDR: true, ResultADDRTYPE: true},
+		&expr.Cmp{Op: expr.CmpOpEq, Register: reg0, Data: binaryutil.NativeEndian.PutUint32(unix.RTN_LOCAL)},
+	}
+	if !n.fib {
+		r.comment += ", by the list of local addresses"
+		local = concat(f.to(), in(f.sets.local))
+	}
+	r.exprs = concat(r.exprs, local, drop())
+	return r
 }
 
 func concat(parts ...[]expr.Any) (all []expr.Any) {
