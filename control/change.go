@@ -58,16 +58,18 @@ func skip(results []api.OpResult, format string, args ...any) {
 
 // commit is a change while it is being applied: what must wait for the swap.
 type commit struct {
-	d       *Director
-	dirty   map[*virtual]struct{} // services to be built anew
-	gone    []*virtual
-	marks   bool // mark rules came or went
-	edits   []edit
-	removed map[*service.RealServer]struct{} // no longer available after the swap
-	touched map[*server]*virtual             // whose health or checks may be others
-	groups  map[string]struct{}              // of services, likewise
-	turns   []turn
-	fresh   []uint32 // service slots to start from zero though connections count there
+	d        *Director
+	dirty    map[*virtual]struct{} // services to be built anew
+	gone     []*virtual
+	marks    bool // mark rules came or went
+	edits    []edit
+	removed  map[*service.RealServer]struct{} // no longer available after the swap
+	touched  map[*server]*virtual             // whose health or checks may be others
+	groups   map[string]struct{}              // of services, likewise
+	turns    []turn
+	reviewed map[*virtual]struct{} // services that may be up or down
+	quorums  []*virtual            // those that turned
+	fresh    []uint32              // service slots to start from zero though connections count there
 }
 
 // edit is a change to a server that packets are sent to already. The weight is staged.
@@ -102,13 +104,14 @@ func (d *Director) applyLocked(effects []effect) {
 func (d *Director) newCommit() *commit {
 	return &commit{
 		d: d, dirty: map[*virtual]struct{}{}, removed: map[*service.RealServer]struct{}{}, touched: map[*server]*virtual{},
-		groups: map[string]struct{}{},
+		groups: map[string]struct{}{}, reviewed: map[*virtual]struct{}{},
 	}
 }
 
 // finish publishes what has changed.
 func (c *commit) finish() {
 	d := c.d
+	c.review()
 	defer c.turned()
 	if len(c.dirty) == 0 && len(c.gone) == 0 && !c.marks {
 		return
@@ -130,7 +133,7 @@ func (c *commit) finish() {
 	for v := range c.dirty {
 		if !v.gone {
 			old := v.published
-			v.build()
+			v.build(d)
 			changed = append(changed, service.Replacement{Old: old, New: v.published})
 		}
 	}
@@ -204,6 +207,7 @@ func (c *commit) apply(e *effect) {
 		s := v.servers[e.addr]
 		s.config = e.server
 		_, weight := effectiveLocked(v, s)
+		c.enters(v, s.rs, s.rs.StagedWeight(), weight)
 		s.rs.StageWeight(weight)
 		c.edit(s)
 		if !s.health.out {
@@ -292,6 +296,7 @@ func (c *commit) deleteService(v *virtual) {
 		c.discard(v, s)
 	}
 	v.gone = true
+	c.retireSorry(v)
 	c.gone = append(c.gone, v)
 	delete(c.d.services, v.key)
 	c.d.slots.give(v.key, v.index, c.d.trash.of[v.key] > 0)
@@ -322,6 +327,7 @@ func (c *commit) addServer(v *virtual, e *effect) {
 		return
 	}
 	v.servers[e.addr] = s
+	c.enters(v, rs, 0, e.server.weight)
 	before := v.list.all()
 	v.list.prepend(rs)
 	c.tell(v, service.ServerAdded, rs, before)
@@ -346,6 +352,7 @@ func (c *commit) method(m service.Method, rip netip.Addr) service.Method {
 
 // discard moves a server out of its service: to the trash, from where it may come back.
 func (c *commit) discard(v *virtual, s *server) {
+	v.slow.End(s.rs)
 	c.unwatch(v, s)
 	if !s.health.out { // else it is removed already
 		c.removed[s.rs] = struct{}{}
@@ -372,14 +379,11 @@ func (c *commit) tell(v *virtual, kind service.ChangeKind, rs *service.RealServe
 }
 
 // build makes the service that the next table will have.
-func (v *virtual) build() {
-	list := v.list.all()
-	if v.sched != nil {
-		v.sched.Prepare(list)
-	}
+func (v *virtual) build(d *Director) {
+	scheduler, list := v.schedule(d)
 	mask4, prefixLen := v.config.netmask(v.key.Addr.Addr().Is6())
 	v.published = &service.VirtualService{
-		Key: v.key, Scheduler: v.sched, SchedulerName: v.config.scheduler, SchedFlags: v.config.flags,
+		Key: v.key, Scheduler: scheduler, SchedulerName: v.config.scheduler, SchedFlags: v.config.flags,
 		Persistence: v.config.persistence, Netmask: mask4, PrefixLen: prefixLen, OnePacket: v.config.onePacket,
 		PersistenceEngine: v.config.engine, Index: v.index, Servers: list,
 		Watched: v.watched,

@@ -50,8 +50,10 @@ func (p *plan) health(e *effect, op *api.Op) error {
 	switch op.Kind {
 	case api.SetPolicy:
 		var err error
-		e.policy, err = decodePolicy(op.Policy)
-		return err
+		if e.policy, err = decodePolicy(op.Policy); err != nil {
+			return err
+		}
+		return p.d.checkSorry(e.key, e.policy.Policy)
 	case api.DeleteCheck:
 		e.checkID = op.CheckID
 		if !s.hasCheck(checkKey{e.addr, e.checkID}) {
@@ -169,7 +171,7 @@ func (c *commit) applyHealth(v *virtual, e *effect) {
 				c.groups[group] = struct{}{}
 			}
 		}
-		v.policy = e.policy
+		c.setPolicy(v, e.policy)
 		for _, s := range v.servers {
 			c.touched[s] = v
 		}

@@ -21,6 +21,8 @@ import (
 	"uvs/control/api"
 	"uvs/dataplane"
 	"uvs/health"
+	"uvs/health/notify"
+	"uvs/health/sorry"
 	"uvs/sched"
 	"uvs/service"
 )
@@ -123,6 +125,9 @@ type Director struct {
 	defence  defence
 	drains   map[*service.RealServer]*drain
 	engine   *health.Engine
+	notifier *notify.Notifier
+	sorry    *sorry.Server
+	starting map[*virtual]struct{}            // services with servers in slow start
 	forsaken map[*service.RealServer]struct{} // whose flows and templates are to be dropped
 	forsake  chan struct{}                    // there are some
 
@@ -141,6 +146,8 @@ type virtual struct {
 	checks  []check // of all its servers
 	sched   service.Scheduler
 	list    serverList
+	slow    sched.SlowStart
+	quorum  quorum
 	servers map[netip.AddrPort]*server
 	// published is the service as the table in force has it, nil when it is to be built anew.
 	published *service.VirtualService
@@ -178,6 +185,7 @@ func New(cfg Config) *Director {
 	d := &Director{
 		cfg: cfg, services: map[service.Key]*virtual{}, trash: newTrash(), slots: newServiceSlots(),
 		settings: service.DefaultSettings(), drains: map[*service.RealServer]*drain{},
+		notifier: notify.New(cfg.Log), sorry: sorry.New(cfg.Log), starting: map[*virtual]struct{}{},
 		forsaken: map[*service.RealServer]struct{}{}, forsake: make(chan struct{}, 1),
 	}
 	cfg.Health.Changed = d.healthChanged
@@ -212,6 +220,8 @@ func (d *Director) Run(ctx context.Context) {
 	defer parts.Wait()
 	parts.Go(func() { d.shadows.run(ctx) })
 	parts.Go(func() { d.engine.Run(ctx) })
+	parts.Go(func() { d.notifier.Run(ctx) })
+	defer d.sorry.Close()
 	tick := time.NewTicker(estimateInterval)
 	defer tick.Stop()
 	defend := time.NewTicker(time.Second)
@@ -225,6 +235,7 @@ func (d *Director) Run(ctx context.Context) {
 		case <-defend.C:
 			d.Defend()
 			d.WatchDrains()
+			d.endSlowStarts()
 		case <-d.forsake:
 			d.DropForsaken()
 		}

@@ -254,6 +254,7 @@ func (c *commit) settleServer(v *virtual, s *server, failing map[netip.Addr]stri
 	switch in, weight := effectiveLocked(v, s); {
 	case !in && !h.out:
 		h.out = true
+		v.slow.End(s.rs)
 		before := v.list.all()
 		v.list.remove(s.rs)
 		c.removed[s.rs] = struct{}{}
@@ -262,6 +263,7 @@ func (c *commit) settleServer(v *virtual, s *server, failing map[netip.Addr]stri
 		h.out = false
 		c.readmit(v, s, weight)
 	case in && s.rs.StagedWeight() != weight:
+		c.enters(v, s.rs, s.rs.StagedWeight(), weight)
 		s.rs.StageWeight(weight)
 		c.edit(s)
 		c.tell(v, service.ServerEdited, s.rs, v.list.all())
@@ -271,6 +273,7 @@ func (c *commit) settleServer(v *virtual, s *server, failing map[netip.Addr]stri
 // readmit puts a server that was removed back into its service's list.
 func (c *commit) readmit(v *virtual, s *server, weight int32) {
 	s.rs.Readmit(weight)
+	c.enters(v, s.rs, 0, weight)
 	c.edit(s)
 	if _, thisChange := c.removed[s.rs]; thisChange {
 		delete(c.removed, s.rs)
@@ -285,7 +288,9 @@ func (c *commit) readmit(v *virtual, s *server, weight int32) {
 
 // turned does what is due when servers have begun or ceased to serve and the packet path knows it.
 func (c *commit) turned() {
+	c.tellQuorums()
 	for _, t := range c.turns {
+		c.d.tellTurn(&t)
 		log := c.d.cfg.Log.Info
 		what := "real server is up"
 		if !t.serves {

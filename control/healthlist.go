@@ -52,6 +52,9 @@ func (d *Director) healthLocked(v *virtual, s *server) api.ServerHealth {
 			row.Checks = append(row.Checks, checkHealth(&r))
 		}
 	}
+	if share := v.slow.Share(s.rs, d.cfg.Now()); share < 1 {
+		row.Factors = append(row.Factors, api.WeightFactor{By: "slow start", Factor: share})
+	}
 	for _, by := range slices.Sorted(maps.Keys(h.factors)) {
 		row.Factors = append(row.Factors, api.WeightFactor{By: by, Factor: h.factors[by]})
 	}

@@ -18,6 +18,8 @@ const (
 type trash struct {
 	servers map[trashKey]*trashed
 	of      map[service.Key]int // how many of a service there are
+	// nameless are those that don't come back: sorry servers. They have no owner.
+	nameless map[*service.RealServer]*trashed
 }
 
 type trashKey struct {
@@ -32,7 +34,7 @@ type trashed struct {
 }
 
 func newTrash() trash {
-	return trash{servers: map[trashKey]*trashed{}, of: map[service.Key]int{}}
+	return trash{servers: map[trashKey]*trashed{}, of: map[service.Key]int{}, nameless: map[*service.RealServer]*trashed{}}
 }
 
 func (t *trash) put(v *virtual, rs *service.RealServer) {
@@ -50,26 +52,56 @@ func (t *trash) take(k service.Key, addr netip.AddrPort) (*service.RealServer, *
 	return s.rs, s.owner
 }
 
+// putNameless takes in a server that doesn't come back, however many have its address.
+func (t *trash) putNameless(k service.Key, rs *service.RealServer) {
+	t.nameless[rs] = &trashed{rs: rs}
+	t.of[k]++
+}
+
 func (t *trash) drop(k trashKey) {
 	delete(t.servers, k)
-	if t.of[k.service]--; t.of[k.service] == 0 {
-		delete(t.of, k.service)
+	t.lessOf(k.service)
+}
+
+func (t *trash) lessOf(k service.Key) {
+	if t.of[k]--; t.of[k] == 0 {
+		delete(t.of, k)
 	}
 }
 
 // emptyTrashLocked forgets the servers whose time has come.
 func (d *Director) emptyTrashLocked(now time.Time) {
 	for k, s := range d.trash.servers {
-		switch {
-		case s.rs.Refs() > 0:
-		case s.idle.IsZero():
-			s.idle = now
-		case now.Sub(s.idle) >= trashIdle:
+		if s.forgotten(now) {
 			d.trash.drop(k)
-			d.cfg.Servers.Remove(s.rs)
-			if d.trash.of[k.service] == 0 {
-				d.slots.release(k.service)
-			}
+			d.forgetServerLocked(s.rs)
 		}
+	}
+	for rs, s := range d.trash.nameless {
+		if s.forgotten(now) {
+			delete(d.trash.nameless, rs)
+			d.trash.lessOf(rs.Service)
+			d.forgetServerLocked(rs)
+		}
+	}
+}
+
+// forgotten says that a server's time has come.
+func (s *trashed) forgotten(now time.Time) bool {
+	switch {
+	case s.rs.Refs() > 0:
+	case s.idle.IsZero():
+		s.idle = now
+	default:
+		return now.Sub(s.idle) >= trashIdle
+	}
+	return false
+}
+
+func (d *Director) forgetServerLocked(rs *service.RealServer) {
+	rs.SetAvailable(false)
+	d.cfg.Servers.Remove(rs)
+	if d.trash.of[rs.Service] == 0 {
+		d.slots.release(rs.Service)
 	}
 }

@@ -23,6 +23,25 @@ func (c CheckSpec) ID() string {
 // options of a policy (reaction, group, quorum, ...). Any value may be given as text. docs/health.md has them all.
 type PolicySpec map[string]any
 
+// QuorumState is whether a virtual service as a whole is up.
+type QuorumState struct {
+	// Up says that the weights of its servers that are up sum up to its policy's quorum. Weight is that sum.
+	Up     bool  `json:"up"`
+	Weight int64 `json:"weight"`
+	// Sorry is the server that has all new connections meanwhile; absent while the service is up and where there is none.
+	Sorry *SorryServer `json:"sorry,omitempty"`
+}
+
+// SorryServer is a server that stands in for a virtual service's own.
+type SorryServer struct {
+	ServerKey
+	// Method is how packets are forwarded to it.
+	Method string `json:"method"`
+	// Active and Inactive count its connections.
+	Active   uint64 `json:"active"`
+	Inactive uint64 `json:"inactive"`
+}
+
 // States of health.
 const (
 	Unknown   = "unknown" // nobody has asked yet

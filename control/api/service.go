@@ -311,6 +311,8 @@ type Service struct {
 	// Checks are those of all its servers, Policy what follows from their health, absent where it wasn't set.
 	Checks []CheckSpec `json:"checks,omitempty"`
 	Policy PolicySpec  `json:"policy,omitempty"`
+	// Quorum says whether the service as a whole is up; absent without a policy.
+	Quorum *QuorumState `json:"quorum,omitempty"`
 	// Stats and Rates are what was counted, Servers the real servers.
 	Stats   Stats    `json:"stats"`
 	Rates   Rates    `json:"rates"`

@@ -41,7 +41,7 @@ var rules = map[string][]string{
 	"control/top":          {"control/api"},
 	"control/ipvsadm":      {"control/api", "control/top"},
 	"control/doctor":       {"control/api", "dataplane/...", "service", "packet"}, // reads findings off the packet path's probes
-	"control":              {"control/api", "control/sysctl", "health", "dataplane/...", "conntrack", "sched/...", "service", "packet"},
+	"control":              {"control/api", "control/sysctl", "health/...", "dataplane/...", "conntrack", "sched/...", "service", "packet"},
 	"lab":                  {},
 	"lab/uml":              {},
 	"lab/uml/guest":        {},
