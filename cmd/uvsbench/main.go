@@ -24,6 +24,7 @@ import (
 const usage = `usage: uvsbench micro [options]   stages of the packet path, in the format of Go's benchmarks
        uvsbench wire [options]    uvs beside others, on networks of its own (as root)
        uvsbench scale [options]   ten million connections, 100,000 services, and changes to them
+       uvsbench replay [options] FILE   what each scheduler would have done with recorded traffic
 uvsbench micro --help and uvsbench wire --help explain the options.`
 
 func main() {
@@ -47,6 +48,8 @@ func run(ctx context.Context, args []string, out io.Writer) error {
 		return wire(ctx, args, out)
 	case "scale":
 		return scaled(ctx, args, out)
+	case "replay":
+		return replayed(ctx, args, out)
 	case "forwarder":
 		return forwarder(ctx, args, out)
 	case "help", "--help", "-h":

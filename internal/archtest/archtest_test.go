@@ -50,7 +50,8 @@ var rules = map[string][]string{
 	"bench":                {"bench/result", "packet", "service", "sched", "conntrack", "forward", "dataplane/...", "lab"}, // measures them all
 	"bench/scale":          {"control", "control/api", "conntrack", "dataplane/...", "packet", "service"},                  // directors whole, but for their sockets
 	"bench/result":         {},
-	"cmd/uvsbench":         {"bench/...", "packet"},
+	"bench/replay":         {"bench/result", "conntrack", "packet", "sched", "sched/trial", "service"}, // recorded connections, offered
+	"cmd/uvsbench":         {"bench/...", "packet", "sched/trial"},                                     // servers and schedulers to be named
 	"cmd/uvsdecap":         {"dataplane/decap"},
 	"cmd/uvs-agent":        {"health/agent"},
 	"cmd/uvsadm":           {"control/api", "control/ipvsadm"},
