@@ -49,15 +49,29 @@ type Prober interface {
 
 // kinds has a constructor for each kind's options, by name. A new kind is a file, its test, and a line here.
 var kinds = map[string]func() Prober{
-	"agent":   func() Prober { return new(AgentCheck) },
-	"file":    func() Prober { return new(WeightFile) },
-	"http":    func() Prober { return new(HTTP) },
-	"https":   func() Prober { return new(HTTPS) },
-	"icmp":    func() Prober { return new(ICMP) },
-	"latency": func() Prober { return new(Latency) },
-	"snmp":    func() Prober { return new(SNMP) },
-	"tcp":     func() Prober { return new(TCP) },
-	"udp":     func() Prober { return new(UDP) },
+	"agent":    func() Prober { return new(AgentCheck) },
+	"arp":      func() Prober { return new(ARP) },
+	"dns":      func() Prober { return new(DNS) },
+	"exec":     func() Prober { return new(Exec) },
+	"expect":   func() Prober { return new(Expect) },
+	"file":     func() Prober { return new(WeightFile) },
+	"ftp":      func() Prober { return new(FTP) },
+	"grpc":     func() Prober { return new(GRPC) },
+	"http":     func() Prober { return new(HTTP) },
+	"https":    func() Prober { return new(HTTPS) },
+	"icmp":     func() Prober { return new(ICMP) },
+	"imap":     func() Prober { return new(IMAP) },
+	"latency":  func() Prober { return new(Latency) },
+	"ldap":     func() Prober { return new(LDAP) },
+	"mysql":    func() Prober { return new(MySQL) },
+	"pop3":     func() Prober { return new(POP3) },
+	"postgres": func() Prober { return new(Postgres) },
+	"radius":   func() Prober { return new(Radius) },
+	"sip":      func() Prober { return new(SIP) },
+	"smtp":     func() Prober { return new(SMTP) },
+	"snmp":     func() Prober { return new(SNMP) },
+	"tcp":      func() Prober { return new(TCP) },
+	"udp":      func() Prober { return new(UDP) },
 }
 
 // record tells of a piece of the exchange if somebody wants to know.

@@ -22,7 +22,7 @@ import (
 )
 
 // headBytes is how long the head of an answer may be.
-const headBytes = 64 << 10
+const headBytes = 32 << 10
 
 // HTTP is the kind "http": one request on a connection of its own. Redirections are not followed.
 type HTTP struct {
@@ -176,14 +176,19 @@ func (h *HTTPS) Prepare() error {
 	if h.Version == "2" {
 		protocol = "h2"
 	}
-	name := h.Host
-	if host, _, err := net.SplitHostPort(h.Host); err == nil {
-		name = host
+	return h.TLSOptions.prepare(serverName(h.Host), protocol)
+}
+
+// serverName is the name in a Host header, or nothing if that is an address, which TLS doesn't know as a name.
+func serverName(host string) string {
+	name := host
+	if h, _, err := net.SplitHostPort(host); err == nil {
+		name = h
 	}
 	if _, err := netip.ParseAddr(strings.Trim(name, "[]")); err == nil {
-		name = "" // an address is no name for SNI
+		return ""
 	}
-	return h.TLSOptions.prepare(name, protocol)
+	return name
 }
 
 // Probe implements Prober.

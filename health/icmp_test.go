@@ -14,11 +14,16 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// own is a pinger that the test waits for.
-func own(t testing.TB) *pinger {
-	p := &pinger{listen: net.ListenPacket, idle: 20 * time.Millisecond}
-	t.Cleanup(p.over.Wait) // the receivers end by themselves
+// own is a pinger that the test waits for: the receivers end by themselves.
+func own(t testing.TB, idle time.Duration) *pinger {
+	p := newPinger(net.ListenPacket, idle)
+	t.Cleanup(p.wait)
 	return p
+}
+
+func (p *pinger) wait() {
+	p.v4.over.Wait()
+	p.v6.over.Wait()
 }
 
 func host(address string) *Target {
@@ -26,7 +31,7 @@ func host(address string) *Target {
 }
 
 func TestICMP(t *testing.T) {
-	p := own(t)
+	p := own(t, 20*time.Millisecond)
 	for _, size := range []int{0, 8, 9000} {
 		wants(t, &ICMP{Size: size, pinger: p}, host("127.0.0.1"), "echo")
 		wants(t, &ICMP{Size: size, pinger: p}, host("::1"), "echo")
@@ -37,7 +42,7 @@ func TestICMP(t *testing.T) {
 
 // Each of many questions at once gets its own answer, and the socket goes when none is out.
 func TestPingsShareASocket(t *testing.T) {
-	p := &pinger{listen: net.ListenPacket, idle: 20 * time.Millisecond}
+	p := own(t, 20*time.Millisecond)
 	var all sync.WaitGroup
 	for i := range 1000 {
 		all.Go(func() {
@@ -47,22 +52,21 @@ func TestPingsShareASocket(t *testing.T) {
 		})
 	}
 	all.Wait()
-	p.over.Wait()
-	if p.v4 != nil { // nobody else is left to look at it
+	p.wait()
+	if p.v4.conn != nil { // nobody else is left to look at it
 		t.Error("the socket is still open")
 	}
 	if err := p.echo(shortly(t), netip.MustParseAddr("127.0.0.1"), 56, nil); err != nil {
 		t.Errorf("after it was closed: %v", err)
 	}
-	p.over.Wait()
+	p.wait()
 }
 
 // What isn't the answer to a question is not taken for it: another number, host, cookie; nor a message that is cut.
 func TestForgedEchoIsIgnored(t *testing.T) {
 	here, there := netip.MustParseAddr("192.0.2.1"), netip.MustParseAddr("192.0.2.2")
 	q := &ping{to: here, cookie: [8]byte{1, 2, 3}, result: make(chan error, 1)}
-	s := &pingSocket{id: 0x1234, out: map[uint16]*ping{5: q}}
-	p := &pinger{v4: s}
+	p := &pinger{id: 0x1234, out: [2]map[uint16]*ping{{5: q}, {}}}
 	good := []byte{0, 0, 0, 0, 0x12, 0x34, 0, 5, 1, 2, 3, 0, 0, 0, 0, 0}
 	for name, change := range map[string]func(b []byte) (from netip.Addr, out []byte){
 		"id":     func(b []byte) (netip.Addr, []byte) { b[4]++; return here, b },
@@ -72,30 +76,30 @@ func TestForgedEchoIsIgnored(t *testing.T) {
 		"short":  func(b []byte) (netip.Addr, []byte) { return here, b[:15] },
 	} {
 		from, b := change(append([]byte(nil), good...))
-		p.match(s, b, from, nil)
+		p.match(0, b, from, nil)
 		if len(q.result) != 0 {
 			t.Errorf("%s: taken for the answer", name)
 		}
 	}
-	p.match(s, good, here, nil)
-	p.match(s, good, here, nil)
+	p.match(0, good, here, nil)
+	p.match(0, good, here, nil)
 	if len(q.result) != 1 || <-q.result != nil {
 		t.Error("the answer was not taken")
 	}
 }
 
 func TestPingEndsWithItsContext(t *testing.T) {
-	p := &pinger{listen: net.ListenPacket, idle: 300 * time.Millisecond}
-	t.Cleanup(p.over.Wait)
+	p := own(t, 300*time.Millisecond)
 	to := netip.MustParseAddr("127.0.0.1")
 	if err := p.echo(shortly(t), to, 56, nil); err != nil {
 		t.Fatal(err)
 	}
-	var err error
-	p.mu.Lock()
-	s := p.v4
-	p.mu.Unlock()
-	if e := s.raw.Control(func(fd uintptr) { err = unix.SetsockoptInt(int(fd), solRaw, icmpFilter, -1) }); e != nil || err != nil {
+	raw, release, err := p.v4.use()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer release()
+	if e := raw.Control(func(fd uintptr) { err = unix.SetsockoptInt(int(fd), solRaw, icmpFilter, -1) }); e != nil || err != nil {
 		t.Fatal(e, err) // no answer passes any more
 	}
 	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Millisecond)
@@ -105,7 +109,7 @@ func TestPingEndsWithItsContext(t *testing.T) {
 	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if len(s.out) != 0 {
+	if len(p.out[0]) != 0 {
 		t.Error("the question is still waiting")
 	}
 }
@@ -117,10 +121,10 @@ func TestUnreachableEndsAPing(t *testing.T) {
 		want string
 	}{{icmp4Unreachable, "192.0.2.254 says that the host is unreachable"}, {icmp4Exceeded, "192.0.2.254 says that the way is too long"}} {
 		q := &ping{to: netip.MustParseAddr("192.0.2.1"), result: make(chan error, 1)}
-		s := &pingSocket{id: 0x1234, out: map[uint16]*ping{5: q}}
+		p := &pinger{id: 0x1234, out: [2]map[uint16]*ping{{5: q}, {}}}
 		b := bytes.Clone(hostUnreachable)
 		b[20] = c.kind
-		(&pinger{}).answer(s, b, netip.Addr{})
+		p.heard4(b, nil, nil)
 		if len(q.result) == 0 {
 			t.Fatal("not taken for an answer")
 		}
@@ -141,14 +145,17 @@ func FuzzICMPAnswer(f *testing.F) {
 	f.Add([]byte{129, 0, 0, 0, 0x12, 0x34, 0, 5, 1, 2, 3, 0, 0, 0, 0, 0}, true)
 	f.Fuzz(func(t *testing.T, b []byte, v6 bool) {
 		q := &ping{to: netip.MustParseAddr("192.0.2.1"), cookie: [8]byte{1, 2, 3}, result: make(chan error, 1)}
-		s := &pingSocket{id: 0x1234, v6: v6, out: map[uint16]*ping{5: q}}
-		(&pinger{}).answer(s, b, q.to)
-		(&pinger{}).answer(s, b, q.to)
+		p := &pinger{id: 0x1234, out: [2]map[uint16]*ping{{5: q}, {5: q}}}
+		if v6 {
+			p.heard6(b, nil, &unix.SockaddrInet6{})
+		} else {
+			p.heard4(b, nil, nil)
+		}
 	})
 }
 
 func BenchmarkICMP(b *testing.B) {
-	p := own(b)
+	p := own(b, 20*time.Millisecond)
 	c := prepared(b, &ICMP{pinger: p})
 	b.ReportAllocs()
 	b.SetParallelism(100) // so many are out at once

@@ -19,6 +19,9 @@ const talkBytes = 64 << 10
 // errTimeout is how a server that said nothing in time is told of.
 var errTimeout = fmt.Errorf("timed out%w", quiet{os.ErrDeadlineExceeded})
 
+// errOthers is why a probe gives up that got maxOthers answers to other questions than its own.
+var errOthers = errors.New("no answer among many messages")
+
 // quiet is an error that a message doesn't show, but errors.Is finds.
 type quiet struct{ error }
 
@@ -146,13 +149,17 @@ func because(what string, err error) error {
 		err = errTimeout
 	case errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF):
 		err = fmt.Errorf("the server closed the connection%w", quiet{io.EOF})
+	default:
+		if text := err.Error(); printable(text) != text { // libraries quote what the server sent, all of it
+			err = fmt.Errorf("%s%w", printable(text), quiet{err})
+		}
 	}
 	return fmt.Errorf("%s: %w", what, err)
 }
 
 // printable is what a server said, cut short and with control characters made visible, for a message.
 func printable(s string) string {
-	const most = 80
+	const most = 120
 	cut := ""
 	if len(s) > most {
 		s, cut = s[:most], "..."

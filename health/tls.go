@@ -79,7 +79,8 @@ type Secure struct {
 // starts says that the check uses the protocol's command to start TLS.
 func (s *Secure) starts() bool { return s.TLS == "starttls" }
 
-func (s *Secure) prepare() error {
+// prepare checks the options and reads the files. name and protocols are as for TLSOptions.
+func (s *Secure) prepare(name string, protocols ...string) error {
 	switch s.TLS {
 	case "":
 		s.TLS = "no"
@@ -90,7 +91,7 @@ func (s *Secure) prepare() error {
 	if s.TLS == "no" && (s.SNI != "" || s.Verify || s.CA != "" || s.Cert != "" || s.Key != "") {
 		return errors.New("tls: yes or starttls is expected with sni, verify, ca, cert and key")
 	}
-	return s.TLSOptions.prepare("")
+	return s.TLSOptions.prepare(name, protocols...)
 }
 
 // open begins TLS where the check wants it from the first byte.

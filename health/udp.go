@@ -31,6 +31,7 @@ type UDP struct {
 const (
 	maxDatagram = 65507
 	maxUDPWait  = 500 * time.Millisecond
+	maxOthers   = 100
 )
 
 // Kind implements Prober.
@@ -99,7 +100,10 @@ func (u *UDP) Probe(ctx context.Context, to *Target) (string, error) {
 		if u.good(answer[:n]) {
 			return fmt.Sprintf("%d bytes", n), nil
 		}
-		other++ // perhaps the answer to an earlier question: the one that is waited for may come yet
+		// Perhaps it is the answer to an earlier question: the one that is waited for may come yet. A flood isn't waited for.
+		if other++; other == maxOthers {
+			return "", fmt.Errorf("none of %d answers is the expected one", other)
+		}
 	}
 }
 

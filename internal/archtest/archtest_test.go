@@ -72,6 +72,7 @@ var outside = map[string][]string{
 	"github.com/mdlayher/packet":     {"dataplane/...", "ha/...", "health", "lab/...", "bench/..."},
 	"github.com/vishvananda/netlink": {"dataplane/...", "ha/...", "lab/...", "bench/...", "cmd/uvsd"},
 	"github.com/google/nftables":     {"dataplane/guard", "lab/..."},
+	"golang.org/x/net":               {"health"},
 	"golang.org/x/sys/unix":          {"dataplane/...", "ha/...", "health", "lab/...", "bench/...", "control/api", "cmd/..."},
 	"go.uber.org/zap":                {"dataplane/...", "control/...", "ha/...", "health/...", "cmd/...", "web"},
 	"github.com/cespare/xxhash/v2":   {"conntrack", "sched", "bench/..."},
