@@ -15,6 +15,8 @@ type System struct {
 	Stdin  io.Reader
 	Stdout io.Writer
 	Stderr io.Writer
+	// Import is the word import's; nil is none.
+	Import ImportFunc
 }
 
 // Main is uvsadm, and under their names ipvsadm, ipvsadm-save and ipvsadm-restore. argv is the whole command line with
@@ -41,7 +43,7 @@ func Main(ctx context.Context, argv []string, sys System) (exit int) {
 	}
 	client := api.NewClient(socket)
 	defer client.Close()
-	p := &Program{Name: name, Backend: client, Names: new(SystemNames), Stdin: sys.Stdin, Stdout: sys.Stdout, Stderr: sys.Stderr}
+	p := &Program{Name: name, Backend: client, Names: new(SystemNames), Stdin: sys.Stdin, Stdout: sys.Stdout, Stderr: sys.Stderr, Import: sys.Import}
 	switch {
 	case base == "ipvsadm-save":
 		return p.saveScript(ctx, args)

@@ -24,6 +24,8 @@ type Program struct {
 	Stdin   io.Reader
 	Stdout  io.Writer
 	Stderr  io.Writer
+	// Import is the word import's; nil is none.
+	Import ImportFunc
 	// Zone is where trace's times are; nil is the machine's.
 	Zone *time.Location
 }

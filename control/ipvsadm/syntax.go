@@ -125,6 +125,11 @@ var wordSyntaxes = []syntax{
 		opt("--for", "how long, such as 10s", value("duration")),
 		opt("-w --write", "a capture file for Wireshark", valueSyntax{name: "file", source: fromFiles}), asJSON}},
 	{name: "doctor", help: "mistakes in the network around the director", options: []optionSyntax{asJSON}},
+	{name: "import", help: "make uvs.yaml of ipvsadm's rules, keepalived.conf, ldirectord.cf or lvs.cf", operand: valueSyntax{name: "file", source: fromFiles},
+		options: []optionSyntax{
+			opt("--kind", "what the file is, if it can't be guessed", valueSyntax{name: "kind", choices: []string{"ipvsadm", "keepalived", "ldirectord", "lvs"}}),
+			opt("--config-id", "what keepalived's conditions ask for, its -i", value("id")),
+			opt("-o --output", "write there instead of to standard output", valueSyntax{name: "path", source: fromFiles}), opt("--json", "the report in JSON")}},
 	{name: "completion", help: "a script that completes uvsadm's arguments", operand: valueSyntax{name: "shell", choices: []string{"bash", "zsh", "fish"}}},
 	{name: "version", help: "the version of uvsd", options: []optionSyntax{asJSON}},
 	{name: "help", help: "all words in short"},

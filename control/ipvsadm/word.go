@@ -55,6 +55,8 @@ func (r *run) word(name string, args []string) error {
 		return r.check(args)
 	case "health":
 		return r.healthWord(args)
+	case "import":
+		return r.importWord(args)
 	case "completion":
 		return r.completion(args)
 	case "list", "connections", "timeouts", "daemons":

@@ -36,6 +36,7 @@ var rules = map[string][]string{
 	"health/notify":        {},
 	"health/sorry":         {},
 	"config":               {"control/api", "control/sysctl", "health", "sched", "service"}, // knows all that a file can name
+	"config/importer":      {"config", "control/api", "control/ipvsadm", "health", "sched"}, // reads rules as uvsadm does
 	"control/api":          {"service"},
 	"control/sysctl":       {"control/api", "service"},
 	"control/top":          {"control/api"},
@@ -54,7 +55,7 @@ var rules = map[string][]string{
 	"cmd/uvsbench":         {"bench/...", "packet", "sched/trial"},                                     // servers and schedulers to be named
 	"cmd/uvsdecap":         {"dataplane/decap"},
 	"cmd/uvs-agent":        {"health/agent"},
-	"cmd/uvsadm":           {"control/api", "control/ipvsadm"},
+	"cmd/uvsadm":           {"config/importer", "control/api", "control/ipvsadm"}, // gives the word import what it does
 	"lab/demo":             {"lab"},
 	"e2e":                  {"lab", "lab/uml"},
 	"internal/conformance": {"control/...", "conntrack", "dataplane", "dataplane/link", "dataplane/nexthop", "packet", "service"},
