@@ -2,6 +2,7 @@ package config
 
 import (
 	"cmp"
+	"encoding/json"
 	"math"
 	"net/netip"
 	"slices"
@@ -10,47 +11,9 @@ import (
 	"go.yaml.in/yaml/v4"
 
 	"uvs/control/api"
-	"uvs/control/sysctl"
-	"uvs/health"
 	"uvs/sched"
 	"uvs/service"
 )
-
-// State is what a file asks of a director, in the API's terms: every virtual service by itself.
-type State struct {
-	// Services are in the file's order. Each is unlike the others.
-	Services []*ServiceState
-	// Marks are the mark rules in their order.
-	Marks []api.MarkRule
-	// Settings are all settings, each with its value; Timeouts and Daemons likewise have their defaults filled in where the file
-	// says nothing.
-	Settings []api.Setting
-	Timeouts api.Timeouts
-	Daemons  []api.Daemon
-}
-
-// ServiceState is a virtual service.
-type ServiceState struct {
-	Key    api.ServiceKey
-	Label  string
-	Config api.ServiceConfig
-	// Servers are in the order in which they are added.
-	Servers []ServerState
-	// Checks are those of servers that have none of their own, Health is the policy; nil without one.
-	Checks []*health.Spec
-	Health *health.Policy
-
-	at *yaml.Node
-}
-
-// ServerState is a real server of a virtual service.
-type ServerState struct {
-	Key    api.ServerKey
-	Label  string
-	Config api.ServerConfig
-	// Checks are the server's own; nil: those of the service.
-	Checks []*health.Spec
-}
 
 // Bounds of what a file may ask for.
 const (
@@ -58,14 +21,11 @@ const (
 	maxServers  = 1 << 20
 )
 
-// lookup returns the addresses of a host name. The error says why there are none.
-type hostLookup func(name string) ([]netip.Addr, error)
-
 // expander makes a State of a Config.
 type expander struct {
 	*decoder
 	c      *Config
-	lookup hostLookup // nil: host names are passed over
+	lookup Lookup // nil: host names are passed over
 	state  State
 	known  map[api.ServiceKey]*yaml.Node
 	total  int // servers
@@ -73,7 +33,7 @@ type expander struct {
 }
 
 // expand makes the state that c asks for. Errors are noted.
-func (d *decoder) expand(c *Config, lookup hostLookup) *State {
+func (d *decoder) expand(c *Config, lookup Lookup) *State {
 	e := &expander{decoder: d, c: c, lookup: lookup, known: map[api.ServiceKey]*yaml.Node{}}
 	for i := range c.Services {
 		e.service(&c.Services[i])
@@ -83,16 +43,19 @@ func (d *decoder) expand(c *Config, lookup hostLookup) *State {
 			e.state.Marks = append(e.state.Marks, r)
 		}
 	}
-	settings := service.DefaultSettings()
 	for name, value := range c.Settings {
 		if s, err := findSetting(name); err == nil {
-			_ = s.Set(&settings, value) // the file was refused if it can't
+			settings := service.DefaultSettings()
+			if s.Set(&settings, value) == nil {
+				if e.state.Settings == nil {
+					e.state.Settings = map[string]string{}
+				}
+				e.state.Settings[s.Name] = s.Describe(&settings).Value // in its plain form
+			}
 		}
 	}
-	for _, s := range sysctl.All() {
-		e.state.Settings = append(e.state.Settings, api.Setting{Name: s.Name, Value: s.Describe(&settings).Value})
-	}
-	e.state.Timeouts = c.Timeouts.api()
+	seconds := func(d Duration) uint32 { return uint32(time.Duration(d) / time.Second) }
+	e.state.Timeouts = api.Timeouts{TCP: seconds(c.Timeouts.TCP), TCPFin: seconds(c.Timeouts.TCPFin), UDP: seconds(c.Timeouts.UDP)}
 	for i := range c.SyncDaemons {
 		x := &c.SyncDaemons[i]
 		e.state.Daemons = append(e.state.Daemons, api.Daemon{
@@ -101,20 +64,6 @@ func (d *decoder) expand(c *Config, lookup hostLookup) *State {
 		})
 	}
 	return &e.state
-}
-
-// Timeouts that a director has at its start, in seconds.
-const (
-	defaultTCP    = 900
-	defaultTCPFin = 120
-	defaultUDP    = 300
-)
-
-func (t *Timeouts) api() api.Timeouts {
-	seconds := func(d Duration, initial uint32) uint32 {
-		return cmp.Or(uint32(time.Duration(d)/time.Second), initial)
-	}
-	return api.Timeouts{TCP: seconds(t.TCP, defaultTCP), TCPFin: seconds(t.TCPFin, defaultTCPFin), UDP: seconds(t.UDP, defaultUDP)}
 }
 
 // service adds the virtual services that an entry stands for.
@@ -169,9 +118,9 @@ func (e *expander) add(s *Service, key api.ServiceKey, at *yaml.Node) {
 		return
 	}
 	e.known[key] = at
-	out := &ServiceState{Key: key, Label: s.Name, Config: s.config(), Checks: specs(s.Checks), at: at}
-	if s.Health != nil {
-		out.Health = s.Health.policy
+	out := &ServiceState{Key: key, Label: s.Name, Config: s.config(), Checks: specs(s.Checks)}
+	if s.Health != nil && s.Health.policy != nil {
+		out.Policy = object[api.PolicySpec](s.Health.policy)
 	}
 	seen := map[api.ServerKey]*yaml.Node{}
 	e.servers(s, out, s.Servers, seen)
@@ -189,6 +138,9 @@ func (e *expander) add(s *Service, key api.ServiceKey, at *yaml.Node) {
 	e.state.Services = append(e.state.Services, out)
 }
 
+// Lookup returns the addresses of a host name. Its error says why there are none.
+type Lookup func(name string) ([]netip.Addr, error)
+
 // config is what ipvsadm -A would set.
 func (s *Service) config() api.ServiceConfig {
 	out := api.ServiceConfig{Scheduler: cmp.Or(s.Scheduler, sched.Default), OnePacket: s.OnePacket}
@@ -202,12 +154,25 @@ func (s *Service) config() api.ServiceConfig {
 	return out
 }
 
-// specs are prepared checks; nil if there are none.
-func specs(list []Check) (out []*health.Spec) {
+// specs are checks as the API has them; nil if there are none.
+func specs(list []Check) (out []api.CheckSpec) {
 	for i := range list {
 		if list[i].spec != nil {
-			out = append(out, list[i].spec)
+			out = append(out, object[api.CheckSpec](list[i].spec))
 		}
+	}
+	return out
+}
+
+// object is a value's JSON object.
+func object[T ~map[string]any](v any) T {
+	data, err := json.Marshal(v)
+	var out T
+	if err == nil {
+		err = json.Unmarshal(data, &out)
+	}
+	if err != nil {
+		panic("config: " + err.Error()) // it has been decoded from JSON
 	}
 	return out
 }
