@@ -97,6 +97,7 @@ func (d *Director) applyLocked(effects []effect) {
 	}
 	c.settle()
 	d.revision++
+	d.changedLocked()
 	d.cfg.Log.Debug("configuration changed", zap.Uint64("revision", d.revision), zap.Int("operations", len(effects)))
 	c.finish()
 }
@@ -227,6 +228,12 @@ func (c *commit) apply(e *effect) {
 		c.tell(v, service.ServerRemoved, s.rs, before)
 	case api.AddCheck, api.DeleteCheck, api.SetPolicy:
 		c.applyHealth(v, e)
+	case api.SetLabel:
+		if e.addr.IsValid() {
+			v.servers[e.addr].label = e.label
+		} else {
+			v.label = e.label
+		}
 	case api.Flush:
 		for _, v := range d.order {
 			if !v.gone {

@@ -96,6 +96,11 @@ type Config struct {
 	Doctor func(ctx context.Context) (*api.Diagnosis, error)
 	// Health says how probes of health checks are made. Its Changed is Director's own, and its Log this one's if there is none.
 	Health health.Config
+	// Reload reads the configuration file again, Save writes it. nil: there is none.
+	Reload func(ctx context.Context, r *api.ReloadRequest) (*api.Reload, error)
+	Save   func(ctx context.Context, r *api.SaveRequest) (*api.Saved, error)
+	// Changed is told that something that is configured has changed; it must not call back. nil: nobody is.
+	Changed func()
 	// FillStatus fills in what control doesn't know of: everything but Revision and the counts of services, servers,
 	// connections and templates. nil: nothing.
 	FillStatus func(*api.Status)
@@ -141,6 +146,7 @@ type Director struct {
 type virtual struct {
 	key     service.Key
 	index   uint32
+	label   string
 	config  serviceConfig
 	policy  policy
 	checks  []check // of all its servers
@@ -159,6 +165,7 @@ type virtual struct {
 // server is a real server of the desired state.
 type server struct {
 	rs      *service.RealServer
+	label   string
 	config  serverConfig
 	checks  []check // its own
 	watched bool    // the engine knows of it

@@ -36,14 +36,14 @@ func (d *Director) Services(ctx context.Context, key *api.ServiceKey) ([]api.Ser
 }
 
 func (d *Director) describeLocked(v *virtual) api.Service {
-	out := api.Service{ServiceKey: apiKey(v.key), Config: v.config.api(), Checks: specsOf(v.checks), Policy: v.policy.set, Quorum: v.describeQuorum(),
+	out := api.Service{ServiceKey: apiKey(v.key), Label: v.label, Config: v.config.api(), Checks: specsOf(v.checks), Policy: v.policy.set, Quorum: v.describeQuorum(),
 		Servers: make([]api.Server, 0, len(v.servers)),
 	}
 	out.Stats, out.Rates = d.stats.services[v.index].shown()
 	for _, s := range v.all() {
 		rs := s.rs
 		row := api.Server{
-			ServerKey: api.ServerKey{Address: rs.Addr.Addr(), Port: rs.Addr.Port()}, Config: s.config.api(), Checks: specsOf(s.checks),
+			ServerKey: api.ServerKey{Address: rs.Addr.Addr(), Port: rs.Addr.Port()}, Label: s.label, Config: s.config.api(), Checks: specsOf(s.checks),
 			Removed: s.health.out, Active: count(rs.Active()), Inactive: count(rs.Inactive()), Persistent: count(rs.Persistent()),
 		}
 		if _, weight := effectiveLocked(v, s); weight != s.config.weight {

@@ -43,6 +43,7 @@ type effect struct {
 	check    check
 	checkID  string
 	policy   policy
+	label    string
 }
 
 // add judges op. The error says what was tried and why it is refused, and has a code.
@@ -77,6 +78,10 @@ func (p *plan) add(op *api.Op) *api.Error {
 		if err = p.health(&e, op); err != nil {
 			return tried(err, "%s of %v", map[api.OpKind]string{api.AddCheck: "add check", api.DeleteCheck: "delete check",
 				api.SetPolicy: "set policy"}[op.Kind], e.whose())
+		}
+	case api.SetLabel:
+		if err = p.label(&e, op); err != nil {
+			return tried(err, "name %s", e.whose())
 		}
 	case api.ZeroCounters:
 		if op.Service != nil && !p.find(e.key).exists {

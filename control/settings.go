@@ -61,8 +61,15 @@ func (d *Director) Set(ctx context.Context, settings []api.Setting) ([]api.Setti
 
 // applySettingsLocked puts settings into force: for the packet path, the connection table, the schedulers.
 func (d *Director) applySettingsLocked(s *service.Settings) {
+	if d.adoptSettingsLocked(s) {
+		d.publishLocked(d.newTableLocked(d.table.Load().Services, nil))
+	}
+}
+
+// adoptSettingsLocked is all of that but for the table, and says whether one is due.
+func (d *Director) adoptSettingsLocked(s *service.Settings) bool {
 	if d.settings == *s {
-		return
+		return false
 	}
 	d.settings = *s
 	d.defendLocked()
@@ -72,7 +79,8 @@ func (d *Director) applySettingsLocked(s *service.Settings) {
 		d.cfg.Sched.Apply(v.sched)
 	}
 	d.revision++
-	d.publishLocked(d.newTableLocked(d.table.Load().Services, nil))
+	d.changedLocked()
+	return true
 }
 
 // tellConnectionsLocked gives the connection table its part of the settings.

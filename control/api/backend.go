@@ -66,6 +66,11 @@ type Backend interface {
 	// TestChecks makes checks once, now, whatever is set, and changes nothing. req has passed its Check. The slice is never nil.
 	TestChecks(ctx context.Context, req *CheckTestRequest) ([]CheckTest, error)
 
+	// Reload reads the configuration file again and applies what differs from what the director has, as one change; or only says
+	// what that would be. What is wrong with the file is in the reply. Save makes the file say what the director has.
+	Reload(ctx context.Context, req *ReloadRequest) (*Reload, error)
+	Save(ctx context.Context, req *SaveRequest) (*Saved, error)
+
 	// Trace calls yield for each frame that meets req and comes in from now on, until ctx ends or yield fails, with that
 	// error. begun is called once, before the first: whoever waits for it misses nothing. No packet waits for a slow reader:
 	// what is too much for it is missing, and counted. req has passed its Check.

@@ -23,6 +23,8 @@ const (
 	AddCheck    OpKind = "add-check"    // Service, CheckSpec, and Server or none for all servers of the service
 	DeleteCheck OpKind = "delete-check" // Service, CheckID, and Server or none
 	SetPolicy   OpKind = "set-policy"   // Service, Policy, all of it
+
+	SetLabel OpKind = "set-label" // Service, Label, and Server or none for the service itself; an empty label is none
 )
 
 // Op is one operation of a change.
@@ -32,10 +34,10 @@ type Op struct {
 	// serverConfig; delete-server takes service and server; zero-counters takes service or nothing; flush takes nothing;
 	// set-timeouts takes timeouts; start-daemon and stop-daemon take daemon; add-mark-rule takes markRule and position;
 	// delete-mark-rule takes markRule; add-check takes service, check and perhaps server; delete-check takes service, checkID and
-	// perhaps server; set-policy takes service and policy.
+	// perhaps server; set-policy takes service and policy; set-label takes service, label and perhaps server.
 	Kind OpKind `json:"op"`
-	// Service, ServiceConfig, Server, ServerConfig, Timeouts, Daemon, MarkRule, CheckSpec, CheckID and Policy are what Kind takes;
-	// the others are absent.
+	// Service, ServiceConfig, Server, ServerConfig, Timeouts, Daemon, MarkRule, CheckSpec, CheckID, Policy and Label are what Kind
+	// takes; the others are absent.
 	Service       *ServiceKey    `json:"service,omitempty"`
 	ServiceConfig *ServiceConfig `json:"serviceConfig,omitempty"`
 	Server        *ServerKey     `json:"server,omitempty"`
@@ -46,6 +48,7 @@ type Op struct {
 	CheckSpec     CheckSpec      `json:"check,omitempty"`
 	CheckID       string         `json:"checkID,omitempty"`
 	Policy        PolicySpec     `json:"policy,omitempty"`
+	Label         *string        `json:"label,omitempty"`
 	// Position is the place of a new mark rule among the others, from 1; 0 (absent) is behind them all.
 	Position int `json:"position,omitempty"`
 }

@@ -108,7 +108,7 @@ func (d *Daemon) check() error {
 // opFields tells which fields of Op an operation takes. A service that may be absent is optional, as a server is with anyServer.
 var opFields = map[OpKind]struct {
 	service, optional, serviceConfig, server, anyServer, serverConfig, timeouts, daemon, markRule, position bool
-	check, checkID, policy                                                                                  bool
+	check, checkID, policy, label                                                                           bool
 }{
 	AddService:    {service: true, serviceConfig: true},
 	EditService:   {service: true, serviceConfig: true},
@@ -128,6 +128,7 @@ var opFields = map[OpKind]struct {
 	AddCheck:    {service: true, server: true, anyServer: true, check: true},
 	DeleteCheck: {service: true, server: true, anyServer: true, checkID: true},
 	SetPolicy:   {service: true, policy: true},
+	SetLabel:    {service: true, server: true, anyServer: true, label: true},
 }
 
 // Check reports whether the operation is well formed: known, with the fields it takes and no others, each of them with
@@ -152,6 +153,7 @@ func (o *Op) Check() error {
 		{"position", o.Position != 0, takes.position, true},
 		{"check", o.CheckSpec != nil, takes.check, false},
 		{"checkID", o.CheckID != "", takes.checkID, false},
+		{"label", o.Label != nil, takes.label, false},
 		{"policy", o.Policy != nil, takes.policy, o.Kind == SetPolicy}, // none is the default one
 	} {
 		if f.there && !f.takes {
@@ -178,6 +180,11 @@ func (o *Op) Check() error {
 	}
 	if o.ServerConfig != nil {
 		if err := o.ServerConfig.check(); err != nil {
+			return err
+		}
+	}
+	if o.Label != nil && *o.Label != "" {
+		if err := CheckLabel(*o.Label); err != nil {
 			return err
 		}
 	}

@@ -260,6 +260,33 @@ func (c *Client) drains(ctx context.Context, method, path string, req any) ([]Dr
 	return reply.Drains, err
 }
 
+// Reload has the configuration file read again; see [ReloadRequest]. With a nil error the reply's Errors say what is wrong with
+// the file.
+func (c *Client) Reload(ctx context.Context, req *ReloadRequest) (*Reload, error) {
+	body, err := json.Marshal(req)
+	if err != nil {
+		return nil, err
+	}
+	var reply Reload
+	if err := c.call(ctx, http.MethodPost, "/v1/reload", nil, body, http.StatusConflict, &reply); err != nil {
+		return nil, err
+	}
+	return &reply, nil
+}
+
+// Save has the configuration file say what the director has; see [SaveRequest].
+func (c *Client) Save(ctx context.Context, req *SaveRequest) (*Saved, error) {
+	body, err := json.Marshal(req)
+	if err != nil {
+		return nil, err
+	}
+	var reply Saved
+	if err := c.call(ctx, http.MethodPost, "/v1/save", nil, body, 0, &reply); err != nil {
+		return nil, err
+	}
+	return &reply, nil
+}
+
 // Shadow begins and ends trials of schedulers; see [ShadowRequest].
 func (c *Client) Shadow(ctx context.Context, req *ShadowRequest) (*ShadowsReply, error) {
 	body, err := json.Marshal(req)

@@ -8,6 +8,9 @@ type ReloadRequest struct {
 	Prune bool `json:"prune,omitempty"`
 }
 
+// Check says what is wrong with a request: nothing can be.
+func (r *ReloadRequest) Check() error { return nil }
+
 // Reload answers POST /v1/reload: with status 200, or 409 when something is wrong with the file or it could not be applied;
 // then nothing was changed.
 type Reload struct {
@@ -52,6 +55,26 @@ type FileError struct {
 	Column int    `json:"column,omitempty"`
 	// Text says what is wrong and what may have been meant.
 	Text string `json:"text"`
+}
+
+// SaveRequest is the body of POST /v1/save: the configuration file is to say what the director has.
+type SaveRequest struct {
+	// Write writes the file; else its text is returned only.
+	Write bool `json:"write,omitempty"`
+}
+
+// Check says what is wrong with a request: nothing can be.
+func (r *SaveRequest) Check() error { return nil }
+
+// Saved answers POST /v1/save.
+type Saved struct {
+	// File is the configuration file's name; Written says that it was written.
+	File    string `json:"file"`
+	Written bool   `json:"written"`
+	// Text is what it has, or would have: as it was, comments and all, but for what differs.
+	Text string `json:"text"`
+	// Differences are what was edited in it.
+	Differences []Difference `json:"differences"`
 }
 
 // Snapshot is all that is configured of a director, at one moment.

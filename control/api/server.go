@@ -83,6 +83,8 @@ func newHandler(b Backend) *handler {
 		"/v1/explain":     {http.MethodPost: h.explain},
 		"/v1/drain":       {http.MethodGet: h.drains, http.MethodPost: h.drain},
 		"/v1/undrain":     {http.MethodPost: h.undrain},
+		"/v1/reload":      {http.MethodPost: h.reload},
+		"/v1/save":        {http.MethodPost: h.save},
 		"/v1/shadows":     {http.MethodGet: h.shadows, http.MethodPost: h.shadow},
 		"/v1/health":      {http.MethodGet: h.health},
 		"/v1/checktest":   {http.MethodPost: h.testChecks},
@@ -357,6 +359,31 @@ func (h *handler) undrain(w http.ResponseWriter, r *http.Request) error {
 		list, err := h.backend.Undrain(ctx, req)
 		return DrainsReply{list}, err
 	})
+}
+
+func (h *handler) reload(w http.ResponseWriter, r *http.Request) error {
+	body, err := read(w, r)
+	if err != nil {
+		return err
+	}
+	req, err := decodeChecked[ReloadRequest](body)
+	if err != nil {
+		return err
+	}
+	x, err := h.backend.Reload(r.Context(), req)
+	if err != nil {
+		return err
+	}
+	status := http.StatusOK
+	if len(x.Errors) > 0 {
+		status = http.StatusConflict
+	}
+	reply(w, status, x)
+	return nil
+}
+
+func (h *handler) save(w http.ResponseWriter, r *http.Request) error {
+	return ask[SaveRequest](w, r, func(ctx context.Context, req *SaveRequest) (*Saved, error) { return h.backend.Save(ctx, req) })
 }
 
 func (h *handler) drains(w http.ResponseWriter, r *http.Request) error {

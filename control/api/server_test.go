@@ -100,6 +100,8 @@ func (s *stub) Shadows(context.Context, *ServiceKey) (*ShadowsReply, error) {
 }
 
 // Drain drains nothing.
+func (s *stub) Reload(context.Context, *ReloadRequest) (*Reload, error)   { return &Reload{}, nil }
+func (s *stub) Save(context.Context, *SaveRequest) (*Saved, error)        { return &Saved{}, nil }
 func (s *stub) Drain(context.Context, *DrainRequest) ([]Drain, error)     { return nil, nil }
 func (s *stub) Drains(context.Context) ([]Drain, error)                   { return nil, nil }
 func (s *stub) Undrain(context.Context, *UndrainRequest) ([]Drain, error) { return nil, nil }

@@ -14,6 +14,8 @@
 //	POST /v1/drain         empties a real server                      DrainRequest -> DrainsReply
 //	GET  /v1/drain         servers that are being drained             -> DrainsReply
 //	POST /v1/undrain       gives them their weights back              UndrainRequest -> DrainsReply
+//	POST /v1/reload        reads the configuration file again         ReloadRequest -> Reload
+//	POST /v1/save          makes that file say what there is          SaveRequest -> Saved
 //	POST /v1/shadows       tries schedulers out, or ends it            ShadowRequest -> ShadowsReply
 //	GET  /v1/shadows       how that goes                              -> ShadowsReply
 //	GET  /v1/trace         frames as they pass, one JSON object each  -> TraceEvent...
@@ -273,6 +275,8 @@ type Rates struct {
 // Server is a real server as it stands.
 type Server struct {
 	ServerKey
+	// Label is its name, if it has one.
+	Label string `json:"label,omitempty"`
 	// Config is what was set.
 	Config ServerConfig `json:"config"`
 	// EffectiveWeight is the weight in force where health makes it another than the one that was set. Removed says that health
@@ -306,6 +310,8 @@ func (s *Server) Weight() int {
 // has removed come last.
 type Service struct {
 	ServiceKey
+	// Label is its name, if it has one.
+	Label string `json:"label,omitempty"`
 	// Config is what was set.
 	Config ServiceConfig `json:"config"`
 	// Checks are those of all its servers, Policy what follows from their health, absent where it wasn't set.

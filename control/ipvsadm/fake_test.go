@@ -254,6 +254,8 @@ func (k *kernel) Shadows(_ context.Context, key *api.ServiceKey) (*api.ShadowsRe
 }
 
 // Drain drains nothing.
+func (k *kernel) Reload(context.Context, *api.ReloadRequest) (*api.Reload, error)   { return nil, nil }
+func (k *kernel) Save(context.Context, *api.SaveRequest) (*api.Saved, error)        { return nil, nil }
 func (k *kernel) Drain(context.Context, *api.DrainRequest) ([]api.Drain, error)     { return nil, nil }
 func (k *kernel) Drains(context.Context) ([]api.Drain, error)                       { return nil, nil }
 func (k *kernel) Undrain(context.Context, *api.UndrainRequest) ([]api.Drain, error) { return nil, nil }

@@ -230,6 +230,16 @@ func (a *answering) Shadow(_ context.Context, r *api.ShadowRequest) (*api.Shadow
 	return &shadows, nil
 }
 
+func (a *answering) Reload(_ context.Context, r *api.ReloadRequest) (*api.Reload, error) {
+	a.asked = r
+	return &reloaded, nil
+}
+
+func (a *answering) Save(_ context.Context, r *api.SaveRequest) (*api.Saved, error) {
+	a.asked = r
+	return &api.Saved{Differences: []api.Difference{}}, nil
+}
+
 func (a *answering) Drain(_ context.Context, r *api.DrainRequest) ([]api.Drain, error) {
 	a.asked = r
 	return drains.Drains, nil

@@ -54,6 +54,8 @@ var (
 	drains = api.DrainsReply{Drains: []api.Drain{{
 		Service: web, Server: rs, Weight: 1, State: api.Draining, Active: 3, Inactive: 1, Ended: 7, ElapsedSeconds: 20, LeftSeconds: &five, EmptyInSeconds: &soon,
 	}}}
+	reloaded = api.Reload{File: "/etc/uvs/uvs.yaml", Differences: []api.Difference{{Kind: api.Changed, Service: &web, Server: &rs, Text: "weight 1 -> 2"}},
+		Restart: []string{}, Errors: []api.FileError{}}
 	even    = api.ShadowImbalance{MaxMean: 1, Jain: 1}
 	shadows = api.ShadowsReply{OneIn: 1, Shadows: []api.Shadow{{Service: web, Scheduler: "wlc", Since: time.Date(2026, 7, 1, 12, 0, 0, 0, time.UTC), Seconds: 60,
 		Trials: []api.ShadowTrial{{Scheduler: "wlc", Real: true, Offered: 1000, Returning: 100, Moved: 48, New: even, Held: even, Samples: 60,
@@ -100,6 +102,11 @@ var operations = []operation{
 	{method: "GET", path: "/v1/drain", id: "drains", summary: "The real servers that are being drained.", reply: &drains, returns: "All of them, those that are empty too until they get their weights back."},
 	{method: "POST", path: "/v1/undrain", id: "undrain", summary: "Gives servers that are being drained their weights back.",
 		request: &api.UndrainRequest{Address: rs.Address}, reply: &drains, returns: "Those that it chose, as they stood."},
+	{method: "POST", path: "/v1/reload", id: "reload", summary: "Reads the configuration file again and applies what differs as one change, or says what that would be.",
+		request: &api.ReloadRequest{DryRun: true}, reply: &reloaded, returns: "What differs.",
+		conflict: "Something is wrong with the file, or it could not be applied: errors says all of it, and nothing was changed."},
+	{method: "POST", path: "/v1/save", id: "save", summary: "Makes the configuration file say what the director has, or shows what it would say.",
+		request: &api.SaveRequest{}, reply: &api.Saved{File: reloaded.File, Text: "services: []\n", Differences: []api.Difference{}}, returns: "The file's text, and what was edited in it."},
 	{method: "POST", path: "/v1/shadows", id: "shadow", summary: "Tries schedulers out on a service's new connections, or ends that; no packet goes another way for it.",
 		request: &api.ShadowRequest{Service: web, Add: []string{"wrr", "mh:mh-port"}}, reply: &shadows, returns: "The service's trials."},
 	{method: "GET", path: "/v1/shadows", id: "shadows", summary: "What schedulers on trial would have done.", parameters: byService,

@@ -39,7 +39,7 @@ var enums = map[string][]string{
 	"Connection.protocol": {api.TCP, api.UDP, api.SCTP, api.IP},
 	"ServerConfig.method": {api.Masq, api.Local, api.Tunnel, api.Route}, "ExplainedServer.method": {api.Masq, api.Local, api.Tunnel, api.Route},
 	"TunnelConfig.type": {api.IPIP, api.GUE, api.GRE}, "TunnelConfig.checksum": {api.NoChecksum, api.Checksum, api.RemoteChecksum},
-	"Daemon.role": {api.Master, api.Backup}, "Drain.state": {api.Draining, api.Cutting, api.Drained},
+	"Daemon.role": {api.Master, api.Backup}, "Difference.kind": {api.Added, api.Changed, api.Removed, api.Kept, api.Dropped}, "Drain.state": {api.Draining, api.Cutting, api.Drained},
 	"ServerHealth.state": {api.Unknown, api.StateUp, api.StateDown},
 	"CheckHealth.state":  {api.Unknown, api.StateUp, api.StateDown}, "StateChange.to": {api.Unknown, api.StateUp, api.StateDown},
 	"Finding.kind": {api.FindingARP, api.FindingSecondDirector, api.FindingNoVIP, api.FindingNoTunnel, api.FindingNotListening, api.FindingSilent,
