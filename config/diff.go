@@ -383,4 +383,3 @@ func sameDaemon(h, w api.Daemon) bool {
 	w.TTL, w.Group = cmp.Or(w.TTL, h.TTL), cmp.Or(w.Group, h.Group)
 	return h == w
 }
-

@@ -90,7 +90,7 @@ func encode(v reflect.Value, form string) (*yaml.Node, error) {
 }
 
 func encodeSlice(v reflect.Value, form string) (*yaml.Node, error) {
-	if form == "one" && v.Len() == 1 {
+	if _, ports := v.Interface().(Ports); (ports || form == "one") && v.Len() == 1 {
 		if n, err := encode(v.Index(0), ""); err != nil || n.Kind == yaml.ScalarNode {
 			return n, err
 		}

@@ -13,6 +13,7 @@ import (
 	"go.uber.org/zap"
 	"golang.org/x/sync/errgroup"
 
+	"uvs/config/live"
 	"uvs/conntrack"
 	"uvs/control"
 	"uvs/control/api"
@@ -45,6 +46,7 @@ type daemon struct {
 	dialer   *dialer.Dialer
 	inBand   *health.InBand
 	sources  sources
+	live     *live.Live    // nil without a configuration file
 	seen     uint64        // generation of the last table; publish is never called twice at once
 	appeared chan struct{} // wakes checkAddresses
 
@@ -116,18 +118,24 @@ func newDaemon(o *options, log *zap.Logger) (_ *daemon, err error) {
 		IsLocal: d.isLocal, CanForward: d.canForward, FillStatus: d.fillStatus, Explain: d.plane.Explain, Trace: d.plane.Trace, Watched: d.conns,
 		Doctor:       d.diagnose,
 		Health:       health.Config{Dial: d.dialProbe, Virtual: d.canDialVirtual},
-		InterfaceMTU: interfaceMTU,
-		Interfaces:   o.interfaces, AvailablePages: func() int { return availablePages(d.conns.Stats(), limit) },
+		InterfaceMTU: interfaceMTU, Reload: d.reload(), Save: d.save(), Changed: d.changed,
+		Interfaces: o.interfaces, AvailablePages: func() int { return availablePages(d.conns.Stats(), limit) },
 		Version: api.Version{UVS: version}, Log: log,
 	})
 	d.inBand = health.NewInBand(health.InBandConfig{
 		Table: d.plane.Table, AddSymptoms: d.plane.AddSymptoms, AddCounters: d.plane.AddCounters, Suspect: d.director.Suspect,
 	})
+	d.followFile()
 	return d, nil
 }
 
 // run serves until ctx ends.
-func (d *daemon) run(ctx context.Context) error {
+func (d *daemon) run(ctx context.Context, hup <-chan os.Signal) error {
+	if d.live != nil {
+		if err := d.live.Start(ctx); err != nil {
+			return err
+		}
+	}
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error { return d.resolver.Run(ctx) })
 	g.Go(func() error { return d.plane.Run(ctx) })
@@ -139,6 +147,7 @@ func (d *daemon) run(ctx context.Context) error {
 	g.Go(func() error { return d.locals.run(ctx) })
 	g.Go(func() error { return d.dialer.Run(ctx) })
 	g.Go(func() error { return d.inBand.Run(ctx) })
+	g.Go(func() error { return d.follow(ctx, hup) })
 	d.log.Info("uvsd is up", zap.String("version", version), zap.Strings("interfaces", d.o.interfaces), zap.String("socket", d.o.socket), zap.Int("pid", os.Getpid()))
 	err := g.Wait()
 	d.log.Info("uvsd stops")

@@ -23,7 +23,7 @@ const chooseTime = 3 * time.Second
 // preparePorts looks at the interfaces and decides whose MAC address they use.
 func (d *daemon) preparePorts() error {
 	for _, name := range d.o.interfaces {
-		p := &port{name: name, mode: d.o.mac}
+		p := &port{name: name, mode: d.o.modeOf(name)}
 		for _, g := range d.o.gateways {
 			if g.iface == name {
 				p.gateways = append(p.gateways, g.prefix)

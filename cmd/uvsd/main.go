@@ -3,6 +3,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"flag"
@@ -40,27 +41,45 @@ func run(args []string) error {
 		fmt.Println("uvsd", version)
 		return nil
 	}
-	log, err := newLogger(o.logLevel)
+	if o.checkFile != "" {
+		return checkFile(o.checkFile, os.Stdout)
+	}
+	level := zap.NewAtomicLevel()
+	if err := setLevel(level, o.logLevel); err != nil {
+		return err
+	}
+	if !o.levelGiven { // a reload may change it
+		o.setLevel = func(name string) { _ = setLevel(level, cmp.Or(name, "info")) }
+	}
+	log, err := newLogger(level)
 	if err != nil {
 		return err
 	}
 	defer func() { _ = log.Sync() }()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
+	hup := make(chan os.Signal, 1)
+	signal.Notify(hup, syscall.SIGHUP)
+	defer signal.Stop(hup)
 	d, err := newDaemon(o, log)
 	if err != nil {
 		return err
 	}
-	return errors.Join(d.run(ctx), d.close())
+	return errors.Join(d.run(ctx, hup), d.close())
 }
 
-func newLogger(level string) (*zap.Logger, error) {
-	l, err := zapcore.ParseLevel(level)
+func setLevel(level zap.AtomicLevel, name string) error {
+	l, err := zapcore.ParseLevel(name)
 	if err != nil {
-		return nil, fmt.Errorf("--log-level %q: must be debug, info, warn or error", level)
+		return fmt.Errorf("--log-level %q: must be debug, info, warn or error", name)
 	}
+	level.SetLevel(l)
+	return nil
+}
+
+func newLogger(level zap.AtomicLevel) (*zap.Logger, error) {
 	cfg := zap.NewProductionConfig()
-	cfg.Level = zap.NewAtomicLevelAt(l)
+	cfg.Level = level
 	cfg.Sampling = nil
 	cfg.DisableStacktrace = true
 	cfg.DisableCaller = true

@@ -10,6 +10,7 @@ import (
 	"strings"
 	"time"
 
+	"uvs/config"
 	"uvs/dataplane"
 	"uvs/dataplane/guard"
 	"uvs/dataplane/link"
@@ -31,12 +32,17 @@ type options struct {
 	stateDir       string
 	table          string
 	config         string
+	checkFile      string
+	macs           map[string]guard.Mode // of interfaces that have one of their own
+	file           *config.File          // nil: there is none
 	logLevel       string
 	announce       time.Duration
 	maxConnections int
 	ignoreChecks   bool
 	pprof          bool
 	version        bool
+	levelGiven     bool
+	setLevel       func(level string) // of the log; nil: --log-level says which
 }
 
 // gateway is an address that uvsd owns as the gateway of a segment of real servers.
@@ -100,9 +106,10 @@ func parseOptions(args []string, out io.Writer) (*options, error) {
 		return err
 	})
 	fs.StringVar(&o.socket, "socket", "/run/uvs/uvsd.sock", "`path` of the control socket")
-	fs.StringVar(&o.stateDir, "state-dir", "/var/lib/uvs", "reserved: `directory` of the state that outlives the process")
+	fs.StringVar(&o.stateDir, "state-dir", "/var/lib/uvs", "`directory` of what outlives the process: with state: persistent in the configuration file, changes made at run time")
 	fs.StringVar(&o.table, "table", "/dev/shm/uvs", "reserved: `path` of the connection table that outlives the process")
-	fs.StringVar(&o.config, "config", "/etc/uvs/uvs.yaml", "reserved: `path` of the configuration file")
+	fs.StringVar(&o.config, "config", defaultConfig, "`path` of the configuration file, which is read if it is there; flags win over what it says; empty for none")
+	fs.StringVar(&o.checkFile, "check", "", "say what is wrong with a configuration `file`, and exit: with 0 if nothing is")
 	fs.StringVar(&o.logLevel, "log-level", "info", "debug, info, warn or error")
 	fs.DurationVar(&o.announce, "announce-interval", 30*time.Second, "time between announcements of each address, by gratuitous ARP or neighbour advertisement; negative for none but the first")
 	fs.IntVar(&o.maxConnections, "max-connections", 0, "most connections held at once; 0 for what half of the machine's memory holds")
@@ -117,6 +124,15 @@ func parseOptions(args []string, out io.Writer) (*options, error) {
 		return nil, err
 	case err != nil:
 		return nil, fmt.Errorf("%w; uvsd --help explains the flags", err)
+	}
+	if o.version || o.checkFile != "" {
+		return o, o.check(fs.Args())
+	}
+	given := map[string]bool{}
+	fs.Visit(func(f *flag.Flag) { given[f.Name] = true })
+	o.levelGiven = given["log-level"]
+	if err := o.load(given); err != nil {
+		return nil, err
 	}
 	return o, o.check(fs.Args())
 }
@@ -135,12 +151,12 @@ func parseGateway(s string) (gateway, error) {
 
 func (o *options) check(rest []string) error {
 	switch {
-	case o.version:
-		return nil
 	case len(rest) > 0:
 		return fmt.Errorf("unexpected argument %q", rest[0])
+	case o.version, o.checkFile != "":
+		return nil
 	case len(o.interfaces) == 0:
-		return errors.New("--interface names no interface: say which one the virtual addresses are reached by, such as --interface eth0")
+		return errors.New("--interface names no interface, and no configuration file does: say which one the virtual addresses are reached by, such as --interface eth0")
 	case o.workers < 1 || o.workers > 256:
 		return fmt.Errorf("--workers %d is not between 1 and 256", o.workers)
 	case len(o.masquerade) > 0 && o.inner != dataplane.MasqueradeInnerTraffic:

@@ -37,6 +37,8 @@ var rules = map[string][]string{
 	"health/sorry":         {},
 	"config":               {"control/api", "control/sysctl", "health", "sched", "service"}, // knows all that a file can name
 	"config/importer":      {"config", "control/api", "control/ipvsadm", "health", "sched"}, // reads rules as uvsadm does
+	"config/atomicfile":    {},
+	"config/live":          {"config", "config/atomicfile", "control/api"}, // a director is an interface to it
 	"control/api":          {"service"},
 	"control/sysctl":       {"control/api", "service"},
 	"control/top":          {"control/api"},
@@ -47,7 +49,7 @@ var rules = map[string][]string{
 	"lab/uml":              {},
 	"lab/uml/guest":        {},
 	"lab/sctp":             {},
-	"cmd/uvsd":             {"control/...", "health", "dataplane/...", "conntrack", "sched", "service", "packet"},
+	"cmd/uvsd":             {"config/...", "control/...", "health", "dataplane/...", "conntrack", "sched", "service", "packet"},
 	"bench":                {"bench/result", "packet", "service", "sched", "conntrack", "forward", "dataplane/...", "lab"}, // measures them all
 	"bench/scale":          {"control", "control/api", "conntrack", "dataplane/...", "packet", "service"},                  // directors whole, but for their sockets
 	"bench/result":         {},
@@ -75,7 +77,7 @@ var outside = map[string][]string{
 	"github.com/google/nftables":     {"dataplane/guard", "lab/..."},
 	"golang.org/x/net":               {"health"},
 	"golang.org/x/sys/unix":          {"dataplane/...", "ha/...", "health", "lab/...", "bench/...", "control/api", "cmd/..."},
-	"go.uber.org/zap":                {"dataplane/...", "control/...", "ha/...", "health/...", "cmd/...", "web"},
+	"go.uber.org/zap":                {"dataplane/...", "control/...", "config/live", "ha/...", "health/...", "cmd/...", "web"},
 	"github.com/cespare/xxhash/v2":   {"conntrack", "sched", "bench/..."},
 	"github.com/gaissmai/bart":       {"dataplane/nexthop"},
 	"gvisor.dev/gvisor":              {"dataplane/dialer"},

@@ -1,0 +1,39 @@
+package live
+
+import (
+	"context"
+
+	"uvs/config"
+	"uvs/config/atomicfile"
+	"uvs/control/api"
+)
+
+// Save implements api.Backend's.
+func (l *Live) Save(ctx context.Context, r *api.SaveRequest) (*api.Saved, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	now, err := l.cfg.Director.Snapshot(ctx)
+	if err != nil {
+		return nil, err
+	}
+	file, err := config.Load(l.cfg.File.Name)
+	if err != nil {
+		return nil, api.Errorf(api.Invalid, "save: the file must be sound before it can be edited: %v", err)
+	}
+	text, differences, err := file.Edit(config.Running(now), l.lookup)
+	if err != nil {
+		return nil, api.Errorf(api.Invalid, "save: %v", err)
+	}
+	out := &api.Saved{File: l.cfg.File.Name, Text: string(text), Differences: differences}
+	if out.Differences == nil {
+		out.Differences = []api.Difference{}
+	}
+	if r.Write {
+		if err := atomicfile.Write(out.File, text, 0o640); err != nil {
+			return nil, api.Errorf(api.Invalid, "save: %v", err)
+		}
+		out.Written = true
+		l.seen = stampOf(out.File) // it says what there is: no reload is due
+	}
+	return out, nil
+}
