@@ -19,6 +19,7 @@ type printer struct {
 	numeric bool
 	exact   bool
 	headed  bool // the head of -L -c is out
+	labels  bool // the names of services and servers stand behind them
 	full    bool // save prints what the original leaves out, too
 }
 
@@ -95,6 +96,7 @@ func (p *printer) services(list []api.Service, s style) {
 		default:
 			fmt.Fprintf(p.w, "%s %s%s", name, svc.Config.Scheduler, serviceFlags(svc))
 		}
+		p.label(svc.Label)
 		p.w.WriteByte('\n')
 		for j := range svc.Servers {
 			if !svc.Servers[j].Removed {
@@ -184,7 +186,15 @@ func (p *printer) server(svc *api.Service, srv *api.Server, s style) {
 	default:
 		fmt.Fprintf(p.w, "  -> %-28s %-7s %-6d %-10d %-10d", name, methodNames[c.Method], srv.Weight(), srv.Active, srv.Inactive)
 	}
+	p.label(srv.Label)
 	p.w.WriteByte('\n')
+}
+
+// label writes the name of a service or server where it is wanted: not in ipvsadm's own listings.
+func (p *printer) label(name string) {
+	if p.labels && name != "" {
+		fmt.Fprintf(p.w, "  (%s)", name)
+	}
 }
 
 // tunnelOf returns a tunnel with its defaults.

@@ -14,6 +14,7 @@ type request struct {
 	lookup *lookup
 	cmd    command
 	given  optionSet
+	labels bool // list prints names too
 
 	key     api.ServiceKey
 	is6     bool

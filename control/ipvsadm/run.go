@@ -141,6 +141,7 @@ func (r *run) save(numeric, full bool) error {
 
 func (r *run) list(req *request) error {
 	p := r.printer(req.given)
+	p.labels = req.labels
 	switch given := req.given; {
 	case given.has(optConnection):
 		return r.listConnections(p, given.has(optPersistentConn), nil)

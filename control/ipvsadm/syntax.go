@@ -92,11 +92,15 @@ var wordSyntaxes = []syntax{
 	{name: "sysctl", help: "print and change settings", operand: valueSyntax{name: "name", source: fromSettings}, options: []optionSyntax{
 		opt("-a --all", "all of them"), opt("-n --values", "the values alone"), opt("-w --write", "accepted, as sysctl does"), asJSON}},
 	{name: "save", help: "the table for -R", options: []optionSyntax{
-		opt("--full", "with what -S leaves out"), opt("--names", "names instead of numbers"), opt("-n --numeric", "numbers, as it does anyway")}},
+		opt("--full", "with what -S leaves out"), opt("--names", "names instead of numbers"),
+		opt("--yaml", "the configuration file as it would have to be"), opt("--write", "with --yaml: write it"), opt("-n --numeric", "numbers, as it does anyway")}},
 	{name: "explain", help: "where a packet would go, and why", options: []optionSyntax{
 		tcpOption, udpOption, opt("--from", "the client", value("client")), opt("--flags", "TCP's", value("flags")),
 		opt("--length", "of the IP packet", value("bytes")), opt("--mark", "the packet's", value("mark")),
 		opt("--interface", "that it comes in by", value("name")), asJSON}},
+	{name: "reload", help: "read the configuration file again", options: []optionSyntax{
+		opt("--prune", "take away what was made at run time"), opt("--dry-run", "only say what it would do"), asJSON}},
+	{name: "diff", help: "what a reload would do", options: []optionSyntax{opt("--prune", "with what was made at run time taken away"), asJSON}},
 	{name: "drain", help: "empty a real server", operand: theServer, options: append(ofService[:len(ofService):len(ofService)],
 		opt("--by", "when the rest is cut: 5m, 17:30", value("time")), opt("--no-wait", "don't watch it"), asJSON)},
 	{name: "undrain", help: "give a drained server its weight back", operand: theServer, options: append(ofService[:len(ofService):len(ofService)], asJSON)},

@@ -43,6 +43,8 @@ func (r *run) word(name string, args []string) error {
 		return r.trace(args)
 	case "save":
 		return r.saveWord(args)
+	case "reload", "diff":
+		return r.reload(name, args)
 	case "drain":
 		return r.drain(args)
 	case "undrain":
@@ -90,19 +92,30 @@ func (r *run) word(name string, args []string) error {
 	return failf("%s: no such word: %s (try: %s help)", filepath.Base(r.Name), name, filepath.Base(r.Name))
 }
 
-// saveWord is the word save: -S, and with --full what -S leaves out, for uvsadm -R and uvsadm alone to read back.
+// saveWord is the word save: -S, and with --full what -S leaves out, for uvsadm -R and uvsadm alone to read back; or with --yaml
+// the configuration file.
 func (r *run) saveWord(args []string) error {
-	numeric, full := true, false
+	numeric, full, asYAML, write := true, false, false, false
 	for _, a := range args {
 		switch a {
 		case "--full":
 			full = true
+		case "--yaml":
+			asYAML = true
+		case "--write":
+			write = true
 		case "--names":
 			numeric = false
 		case "-n", "--numeric":
 		default:
 			return r.complain("save", "unexpected argument %s", a)
 		}
+	}
+	switch {
+	case asYAML && (full || !numeric), write && !asYAML:
+		return r.complain("save", "--yaml stands alone, or with --write")
+	case asYAML:
+		return r.saveYAML(write)
 	}
 	return r.save(numeric, full)
 }

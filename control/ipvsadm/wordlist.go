@@ -93,7 +93,7 @@ func (r *run) listWord(word string, args []string) error {
 	if err != nil {
 		return r.complain(word, "%v", err)
 	}
-	req := &request{cmd: cmdList, given: setOf(optNumeric)}
+	req := &request{cmd: cmdList, given: setOf(optNumeric), labels: word == "list"}
 	if key != nil {
 		req.key, req.proto = *key, key.Protocol
 	}
