@@ -116,14 +116,17 @@ func (o *Overlay) Over(file *State) (*State, []api.Difference) {
 		}
 	}
 	if x := o.Marks; x != nil {
-		if slices.Equal(plainRules(file.Marks), x.File) {
+		if now := plainRules(file.Marks); slices.Equal(now, x.File) {
 			out.Marks = x.Now
-		} else {
+		} else if !slices.Equal(now, x.Now) {
 			m.dropped(nil, nil, "", "mark rules: the file's are others now, and those made at run time are dropped")
 		}
 	}
 	for _, name := range slices.Sorted(maps.Keys(o.Settings)) {
 		x := o.Settings[name]
+		if file.Settings[name] == x.Now {
+			continue
+		}
 		if file.Settings[name] != x.File {
 			m.dropped(nil, nil, "", fmt.Sprintf("setting %s: the file says another now", name))
 			continue
@@ -136,14 +139,14 @@ func (o *Overlay) Over(file *State) (*State, []api.Difference) {
 	if x := o.Timeouts; x != nil {
 		if file.Timeouts == x.File {
 			out.Timeouts = x.Now
-		} else {
+		} else if complete(file).Timeouts != x.Now {
 			m.dropped(nil, nil, "", "timeouts: the file says others now")
 		}
 	}
 	if x := o.Daemons; x != nil {
 		if slices.Equal(file.Daemons, x.File) {
 			out.Daemons = x.Now
-		} else {
+		} else if d := (differ{last: new(State)}); d.differ(x.Now, file.Daemons) {
 			m.dropped(nil, nil, "", "sync daemons: the file says others now")
 		}
 	}
@@ -187,7 +190,7 @@ func (m *merger) service(f *ServiceState, x *ServiceOverlay) *ServiceState {
 	if !sameConfig(&x.File.Config, &x.Now.Config) {
 		if sameConfig(&f.Config, &x.File.Config) {
 			out.Config = x.Now.Config
-		} else {
+		} else if !sameConfig(&f.Config, &x.Now.Config) {
 			was("settings made at run time are dropped")
 		}
 	}
@@ -197,14 +200,14 @@ func (m *merger) service(f *ServiceState, x *ServiceOverlay) *ServiceState {
 	if !sameObject(x.File.Policy, x.Now.Policy) {
 		if sameObject(f.Policy, x.File.Policy) {
 			out.Policy = x.Now.Policy
-		} else {
+		} else if !sameObject(f.Policy, x.Now.Policy) {
 			was("the health policy made at run time is dropped")
 		}
 	}
 	if !sameChecks(x.File.Checks, x.Now.Checks) {
 		if sameChecks(f.Checks, x.File.Checks) {
 			out.Checks = x.Now.Checks
-		} else {
+		} else if !sameChecks(f.Checks, x.Now.Checks) {
 			was("checks made at run time are dropped")
 		}
 	}
@@ -236,4 +239,10 @@ func (m *merger) servers(f *ServiceState, x *ServiceOverlay) (list []ServerState
 		}
 	}
 	return list
+}
+
+// differ says that sync daemons would have to be started or stopped.
+func (d *differ) differ(have, want []api.Daemon) bool {
+	d.daemons(have, want)
+	return len(d.Ops) > 0
 }

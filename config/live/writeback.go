@@ -33,6 +33,15 @@ func (l *Live) Save(ctx context.Context, r *api.SaveRequest) (*api.Saved, error)
 			return nil, api.Errorf(api.Invalid, "save: %v", err)
 		}
 		out.Written = true
+		if file, err = config.Parse(out.File, text); err != nil {
+			return nil, err
+		}
+		state, err := file.State(l.lookup)
+		if err != nil {
+			return nil, err
+		}
+		l.file, l.state, l.last = file, state, l.leave(state)
+		l.Changed()
 		l.seen = stampOf(out.File) // it says what there is: no reload is due
 	}
 	return out, nil
