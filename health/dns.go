@@ -19,8 +19,8 @@ import (
 
 // DNS is the kind "dns": a name server must answer a question. It is asked by UDP, or by TCP for a service of TCP.
 type DNS struct {
-	// Name is what is asked about. Default the root, which every server knows something of.
-	Name string `json:"name,omitempty"`
+	// Query is the name that is asked about. Default the root, which every server knows something of.
+	Query string `json:"query,omitempty"`
 	// Type is the record's: A, AAAA, CNAME, MX, NS, PTR, SOA, SRV or TXT. Default A, and NS for the root.
 	Type string `json:"type,omitempty"`
 	// Rcode are the result codes that are good, with commas between them: NOERROR, NXDOMAIN, REFUSED ... Default NOERROR.
@@ -51,7 +51,7 @@ func (*DNS) Kind() string { return "dns" }
 
 // Prepare implements Prober.
 func (d *DNS) Prepare() error {
-	name := strings.TrimSuffix(d.Name, ".") + "."
+	name := strings.TrimSuffix(d.Query, ".") + "."
 	if d.Type = strings.ToUpper(d.Type); d.Type == "" {
 		if d.Type = "A"; name == "." {
 			d.Type = "NS"
@@ -72,12 +72,12 @@ func (d *DNS) Prepare() error {
 	}
 	n, err := dnsmessage.NewName(name)
 	if err != nil {
-		return fmt.Errorf("name: %w", err)
+		return fmt.Errorf("query: %w", err)
 	}
 	d.asked = dnsmessage.Question{Name: n, Type: kind, Class: dnsmessage.ClassINET}
 	m := dnsmessage.Message{Header: dnsmessage.Header{RecursionDesired: true}, Questions: []dnsmessage.Question{d.asked}}
 	if d.question, err = m.Pack(); err != nil {
-		return fmt.Errorf("name: %w", err)
+		return fmt.Errorf("query: %w", err)
 	}
 	return nil
 }

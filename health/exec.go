@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os/exec"
 	"os/user"
+	"regexp"
 	"strconv"
 	"strings"
 	"sync"
@@ -24,6 +25,9 @@ type Exec struct {
 	// port, %% a percent sign. The program also finds them in its environment as UVS_SERVER and UVS_PORT, with the service's
 	// protocol as UVS_PROTOCOL; beside them it has PATH alone.
 	Command string `json:"command"`
+	// Match is a regular expression (Go's, RE2) that must match somewhere in what the program prints, beside its status. Default:
+	// whatever it prints.
+	Match string `json:"match,omitempty"`
 	// RunAs is the user that the program runs as. Default: uvsd's own, mostly root, which is more than a check should be.
 	RunAs string `json:"run_as,omitempty"`
 	// Dynamic has a status from 2 to 102 mean that the server can serve and what it can take: 2 less than the status is the percentage
@@ -31,6 +35,7 @@ type Exec struct {
 	Dynamic bool `json:"dynamic,omitempty"`
 
 	words []string
+	match *regexp.Regexp
 	cred  *syscall.Credential
 }
 
@@ -58,6 +63,11 @@ func (e *Exec) Prepare() error {
 		return errors.New("command: it begins with the path of a program")
 	}
 	e.words = words
+	if e.Match != "" {
+		if e.match, err = regexp.Compile(e.Match); err != nil {
+			return fmt.Errorf("match: %w", err)
+		}
+	}
 	if e.RunAs == "" {
 		return nil
 	}
@@ -104,7 +114,10 @@ func (e *Exec) Probe(ctx context.Context, to *Target) (string, error) {
 	if err != nil {
 		return "", because("the program was killed", err)
 	}
+	good := e.match == nil || e.match.MatchString(text)
 	switch code := status.ExitStatus(); {
+	case !status.Signaled() && !good:
+		return "", fmt.Errorf("status %d, and what it printed doesn't match: %s", code, said)
 	case status.Signaled():
 		return "", fmt.Errorf("the program died by signal %d (%v): %s", int(status.Signal()), status.Signal(), said)
 	case code == 0:

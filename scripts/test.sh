@@ -7,7 +7,7 @@ if [ "$(id -u)" != 0 ]; then
 	exit 1
 fi
 scripts/deps.sh gcc libc6-dev curl iperf3 vsftpd nginx-light wrk dnsmasq-base bind9-dnsutils exim4-daemon-light msmtp \
-	dovecot-pop3d socat postgresql squid tshark arptables nftables iputils-arping ipvsadm ldirectord mandoc zsh fish iproute2 tmux user-mode-linux kmod snmpd haproxy
+	dovecot-pop3d socat postgresql squid tshark arptables nftables iputils-arping ipvsadm ldirectord keepalived mandoc zsh fish iproute2 tmux user-mode-linux kmod snmpd haproxy
 times=()
 suite() { # suite NAME COMMAND...
 	local name=$1 start=$SECONDS

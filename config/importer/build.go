@@ -192,8 +192,12 @@ func (b *builder) add(s *config.Service) error {
 	return nil
 }
 
-// accepted says whether uvsd --check accepts a part of a configuration. That a file isn't here is no reason not to: it may be
-// where uvsd runs.
+// elsewhere reports whether an error is about what isn't here but may be where uvsd runs: a certificate, a user.
+func elsewhere(e *config.Error) bool {
+	return strings.Contains(e.What, "no such file") || strings.Contains(e.What, "unknown user")
+}
+
+// accepted says whether uvsd --check accepts a part of a configuration.
 func accepted(part *config.Config) error {
 	text, err := config.Marshal(part)
 	if err != nil {
@@ -205,7 +209,7 @@ func accepted(part *config.Config) error {
 		return err
 	}
 	for _, e := range list {
-		if !strings.Contains(e.What, "no such file") {
+		if !elsewhere(e) {
 			return errors.New(e.What)
 		}
 	}

@@ -62,7 +62,7 @@ func imported(t *testing.T, path string) *Result {
 func (r *Result) check() error {
 	err := r.Check()
 	if list := (config.Errors)(nil); errors.As(err, &list) {
-		list = slices.DeleteFunc(list, func(e *config.Error) bool { return strings.Contains(e.What, "no such file") })
+		list = slices.DeleteFunc(list, func(e *config.Error) bool { return elsewhere(e) })
 		if err = nil; len(list) > 0 {
 			err = list
 		}

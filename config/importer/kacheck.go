@@ -56,7 +56,7 @@ func (m *kaMapper) checks(s *kaService, d *directive, server *config.Server) (li
 				continue
 			}
 			if absent {
-				in.approx("checks: a file that it names isn't here; uvsd --check wants it where uvsd runs")
+				in.approx("checks: a file or user that it names isn't here; uvsd --check wants it where uvsd runs")
 			}
 			if !slices.ContainsFunc(list, func(x check) bool { return sameCheck(x, k) }) {
 				list = append(list, k)
@@ -332,7 +332,7 @@ func (c *kaCheck) url(u *directive, common map[string]any) map[string]any {
 		o[k] = v
 	}
 	if p := u.find("path"); p != nil && p.arg(0) != "" {
-		o["path"] = p.arg(0)
+		o["path"] = strings.ReplaceAll(p.arg(0), " ", "%20")
 		p.exact("checks.path")
 	}
 	if d := u.find("digest"); d != nil {

@@ -480,10 +480,22 @@ func (m *lvsMapper) program(v, program *directive, k *check) {
 	}
 	k.options[execCommand] = strings.Join(quoteAll(words), " ")
 	program.exact("checks." + execCommand)
-	for _, name := range []string{"expect", "expect_program", "use_regex"} {
-		if d := v.find(name); d != nil && d.arg(0) != "" {
-			d.missing("what a program prints counts for nothing in uvs: let it end with the status 0 if the server serves, and another if not")
+	for _, name := range []string{"expect", "expect_program"} {
+		d := v.find(name)
+		if d == nil || d.arg(0) == "" {
+			continue
 		}
+		pattern := "^" + regexp.QuoteMeta(nannyText(d.arg(0)))
+		if u := v.find("use_regex"); u != nil && u.arg(0) == "1" {
+			pattern = d.arg(0)
+			u.exact("checks." + execMatch)
+		}
+		if _, err := regexp.Compile(pattern); err != nil {
+			d.missing("Go's regular expressions (RE2) don't have this: " + err.Error())
+			continue
+		}
+		k.options[execMatch] = pattern
+		d.approx("checks." + execMatch + ": and the program must end with the status 0")
 	}
 	if s := v.find("send"); s != nil {
 		s.needless("send_program takes its place")

@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"errors"
 	"io/fs"
+	"os/user"
 	"reflect"
 	"strings"
 
@@ -14,17 +15,18 @@ import (
 // Options of kinds of checks that several importers set.
 const (
 	smtpHelo    = "hello"
-	dnsName     = "name"
+	dnsName     = "query"
 	dnsType     = "type"
 	dnsAnswer   = "answer"
 	execCommand = "command"
+	execMatch   = "match"
 	talkKind    = "expect"
 	talkSend    = "send"
 	talkExpect  = "expect"
 	talkMatch   = "match"
 )
 
-// fits says whether a kind of check takes the options. absent says that it names a file that isn't here.
+// fits says whether a kind of check takes the options. absent says that it names a file or a user that isn't here.
 func fits(c check) (absent bool, err error) {
 	all := map[string]any{"kind": c.Kind}
 	for k, v := range c.options {
@@ -35,7 +37,7 @@ func fits(c check) (absent bool, err error) {
 		return false, err
 	}
 	_, err = health.Decode(text)
-	if errors.Is(err, fs.ErrNotExist) {
+	if errors.Is(err, fs.ErrNotExist) || errors.As(err, new(user.UnknownUserError)) {
 		return true, nil
 	}
 	return false, err
