@@ -11,8 +11,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// describeMachine says what the figures are of.
-func describeMachine() string {
+// Machine says what a figure measured here is of: kernel, processors, compiler.
+func Machine() string {
 	kernel := "unknown"
 	var u unix.Utsname
 	if unix.Uname(&u) == nil {

@@ -57,7 +57,7 @@ func (b *Wire) Run(ctx context.Context) (*Report, error) {
 	if err != nil {
 		return nil, err
 	}
-	report := &Report{Machine: describeMachine(), Started: time.Now(), Rounds: b.Rounds, Seconds: b.Time.Seconds(), Left: left}
+	report := &Report{Machine: Machine(), Started: time.Now(), Rounds: b.Rounds, Seconds: b.Time.Seconds(), Left: left}
 	for round := range b.Rounds {
 		for _, w := range works {
 			pairs := chosen[w.name]

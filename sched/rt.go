@@ -44,8 +44,6 @@ const (
 	rtLeast = 100 * time.Microsecond
 )
 
-func newRT() *rt { return rtWith(newStream()) }
-
 func rtWith(s *stream) *rt { return &rt{numbers: s, random: s.unit} }
 
 // Fork implements service.Forker.

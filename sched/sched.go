@@ -27,6 +27,8 @@ type Config struct {
 	// LBLCRExpiration is the same for lblcr, and also how long a destination's set of servers stays as it is before its
 	// most loaded member is dropped. 0 means 24 hours.
 	LBLCRExpiration time.Duration
+	// Seed makes the draws of twos and rt repeatable: schedulers made with one seed draw alike. 0 means a seed of chance.
+	Seed uint64
 }
 
 // constructors maps ipvsadm's names to schedulers.
@@ -39,8 +41,8 @@ var constructors = map[string]func(c *Config, f service.SchedFlags) service.Sche
 	"nq":    func(*Config, service.SchedFlags) service.Scheduler { return nq{} },
 	"fo":    func(*Config, service.SchedFlags) service.Scheduler { return fo{} },
 	"ovf":   func(*Config, service.SchedFlags) service.Scheduler { return ovf{} },
-	"twos":  func(*Config, service.SchedFlags) service.Scheduler { return newTwos() },
-	"rt":    func(*Config, service.SchedFlags) service.Scheduler { return newRT() },
+	"twos":  func(c *Config, _ service.SchedFlags) service.Scheduler { return twosWith(newStream(c.Seed)) },
+	"rt":    func(c *Config, _ service.SchedFlags) service.Scheduler { return rtWith(newStream(c.Seed)) },
 	"dh":    func(*Config, service.SchedFlags) service.Scheduler { return new(dh) },
 	"sh":    func(_ *Config, f service.SchedFlags) service.Scheduler { return newSH(f) },
 	"mh":    func(_ *Config, f service.SchedFlags) service.Scheduler { return newMH(f) },

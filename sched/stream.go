@@ -10,9 +10,13 @@ import (
 // state is a counter. Being all the state there is, it can be copied, so that what will be drawn next can be told ahead.
 type stream struct{ state atomic.Uint64 }
 
-func newStream() *stream {
+// newStream is the sequence that begins with a seed, or if that is 0 anywhere.
+func newStream(seed uint64) *stream {
 	s := new(stream)
-	s.state.Store(rand.Uint64())
+	if seed == 0 {
+		seed = rand.Uint64()
+	}
+	s.state.Store(seed)
 	return s
 }
 

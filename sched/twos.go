@@ -14,8 +14,6 @@ type twos struct {
 	random  func(n uint64) uint64 // a number below n
 }
 
-func newTwos() *twos { return twosWith(newStream()) }
-
 func twosWith(s *stream) *twos { return &twos{numbers: s, random: s.below} }
 
 // Fork implements service.Forker.

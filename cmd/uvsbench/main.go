@@ -1,5 +1,6 @@
 // Command uvsbench measures uvs: `uvsbench micro` its stages one by one, `uvsbench wire` the whole director beside others on
-// networks of its own. See docs/benchmarks.md.
+// networks of its own; and compares schedulers: `uvsbench sim` in simulation. See docs/benchmarks.md and
+// docs/comparing-schedulers.md.
 package main
 
 import (
@@ -21,11 +22,13 @@ import (
 	"uvs/packet"
 )
 
-const usage = `usage: uvsbench micro [options]   stages of the packet path, in the format of Go's benchmarks
+const usage = `usage: uvsbench sim --study NAME    schedulers beside each other, simulated
+       uvsbench report FILE...    one HTML file with plots of what the others wrote as JSON
+       uvsbench micro [options]   stages of the packet path, in the format of Go's benchmarks
        uvsbench wire [options]    uvs beside others, on networks of its own (as root)
        uvsbench scale [options]   ten million connections, 100,000 services, and changes to them
        uvsbench replay [options] FILE   what each scheduler would have done with recorded traffic
-uvsbench micro --help and uvsbench wire --help explain the options.`
+uvsbench WORD --help explains a word's options.`
 
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
@@ -39,7 +42,7 @@ func main() {
 
 func run(ctx context.Context, args []string, out io.Writer) error {
 	if len(args) == 0 {
-		return errors.New("which measurement: micro or wire? uvsbench help explains them")
+		return errors.New("which word? uvsbench help lists them")
 	}
 	switch word, args := args[0], args[1:]; word {
 	case "micro":
@@ -50,6 +53,10 @@ func run(ctx context.Context, args []string, out io.Writer) error {
 		return scaled(ctx, args, out)
 	case "replay":
 		return replayed(ctx, args, out)
+	case "sim":
+		return simulate(ctx, args, out)
+	case "report":
+		return reported(args, out)
 	case "forwarder":
 		return forwarder(ctx, args, out)
 	case "help", "--help", "-h":

@@ -55,6 +55,10 @@ var rules = map[string][]string{
 	"bench/result":         {},
 	"bench/replay":         {"bench/result", "conntrack", "packet", "sched", "sched/trial", "service"}, // recorded connections, offered
 	"cmd/uvsbench":         {"bench/...", "packet", "sched/trial"},                                     // servers and schedulers to be named
+	"bench/report":         {"bench/result"},
+	"bench/progress":       {},
+	"bench/studies":        {},
+	"bench/sim":            {"bench/result", "sched", "service", "packet"}, // the code that decides, and nothing that sends
 	"cmd/uvsdecap":         {"dataplane/decap"},
 	"cmd/uvs-agent":        {"health/agent"},
 	"cmd/uvsadm":           {"config/importer", "control/api", "control/ipvsadm"}, // gives the word import what it does
@@ -69,7 +73,9 @@ var rules = map[string][]string{
 // outside names the modules whose use is confined to some packages.
 var outside = map[string][]string{
 	"github.com/google/gopacket":     {"bench/..."},
-	"go.yaml.in/yaml/v4":             {"config", "internal/confdoc"},
+	"gonum.org/v1/gonum":             {"bench/..."},
+	"gonum.org/v1/plot":              {"bench/report"},
+	"go.yaml.in/yaml/v4":             {"config", "internal/confdoc", "bench/sim"},
 	"github.com/gdamore/tcell/v3":    {"control/top"},
 	"github.com/gosnmp/gosnmp":       {"health"},
 	"github.com/mdlayher/packet":     {"dataplane/...", "ha/...", "health", "lab/...", "bench/..."},
