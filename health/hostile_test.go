@@ -96,7 +96,7 @@ var victims = []victim{
 var ownHostileTests = map[string]bool{"arp": true, "icmp": true, "exec": true, "file": true}
 
 // mysqlHello is the greeting of a server of MySQL.
-const mysqlHello = "\x49\x00\x00\x00\x0a8.0.36\x00\x01\x00\x00\x0012345678\x00\xff\xff\x08\x02\x00\xff\xff\x15\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00123456789012\x00mysql_native_password\x00"
+const mysqlHello = "\x4a\x00\x00\x00\x0a8.0.36\x00\x01\x00\x00\x0012345678\x00\xff\xff\x08\x02\x00\xff\xff\x15\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00123456789012\x00mysql_native_password\x00"
 
 // flood writes a piece for ever.
 func flood(w io.Writer, piece string) {

@@ -155,19 +155,5 @@ func FuzzICMPAnswer(f *testing.F) {
 }
 
 func BenchmarkICMP(b *testing.B) {
-	p := own(b, 20*time.Millisecond)
-	c := prepared(b, &ICMP{pinger: p})
-	b.ReportAllocs()
-	b.SetParallelism(100) // so many are out at once
-	b.RunParallel(func(pb *testing.PB) {
-		to := host("127.0.0.1")
-		for pb.Next() {
-			ctx, cancel := context.WithTimeout(b.Context(), 30*time.Second)
-			if _, err := c.Probe(ctx, to); err != nil {
-				b.Error(err)
-			}
-			cancel()
-		}
-	})
-	b.ReportMetric(float64(b.N)/b.Elapsed().Seconds(), "checks/s")
+	benchmark(b, &ICMP{pinger: own(b, 20*time.Millisecond)}, host("127.0.0.1"))
 }

@@ -2,9 +2,12 @@ package health
 
 import (
 	"context"
+	"crypto/tls"
 	"net"
+	"net/http/httptest"
 	"net/netip"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 )
@@ -16,6 +19,22 @@ func at(address string) *Target {
 		var d net.Dialer
 		return d.DialContext(ctx, network, address)
 	}}
+}
+
+// served is answers' target, for whose servers the test waits.
+func served(t *testing.T, serve func(conn net.Conn)) *Target {
+	var over sync.WaitGroup
+	t.Cleanup(over.Wait)
+	to := answers(func(conn net.Conn) {
+		defer over.Done()
+		serve(conn)
+	})
+	dial := to.Dial
+	to.Dial = func(ctx context.Context, network string) (net.Conn, error) {
+		over.Add(1)
+		return dial(ctx, network)
+	}
+	return to
 }
 
 // answers is a target whose connections serve answers, each in a goroutine of its own that ends with the connection.
@@ -59,6 +78,36 @@ func wants(t *testing.T, p Prober, to *Target, want string) {
 	} else if err != nil || !strings.HasPrefix(said, want) {
 		t.Errorf("Probe() = %q, %v; want %q", said, err, want)
 	}
+}
+
+// testTLS is a TLS server's configuration with a certificate for example.com.
+func testTLS(t testing.TB) *tls.Config {
+	t.Helper()
+	s := httptest.NewUnstartedServer(nil)
+	s.StartTLS()
+	defer s.Close()
+	return &tls.Config{Certificates: s.TLS.Certificates, NextProtos: []string{"h2"}}
+}
+
+// tlsServer is the server's end of a TLS connection.
+func tlsServer(conn net.Conn, config *tls.Config) net.Conn { return tls.Server(conn, config) }
+
+// benchmark has a check ask as often as it can, some tens at a time.
+func benchmark(b *testing.B, p Prober, to *Target) {
+	b.Helper()
+	prepared(b, p)
+	b.ReportAllocs()
+	b.SetParallelism(32)
+	b.RunParallel(func(pb *testing.PB) {
+		for pb.Next() {
+			ctx, cancel := context.WithTimeout(b.Context(), 30*time.Second)
+			if _, err := p.Probe(ctx, to); err != nil {
+				b.Error(err)
+			}
+			cancel()
+		}
+	})
+	b.ReportMetric(float64(b.N)/b.Elapsed().Seconds(), "checks/s")
 }
 
 // refuses says that options are wrong, and which.
