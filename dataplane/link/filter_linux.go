@@ -1,7 +1,11 @@
 package link
 
 import (
+	"encoding/binary"
+
 	"golang.org/x/sys/unix"
+
+	"uvs/packet"
 )
 
 // Offsets from which a classic BPF program reads a frame's metadata (linux/filter.h), absent from package unix.
@@ -29,6 +33,34 @@ func dropOwn(program []unix.SockFilter) []unix.SockFilter {
 		{Code: unix.BPF_RET | unix.BPF_K, K: 0},
 		{Code: unix.BPF_LD | unix.BPF_IMM, K: 0},
 	}, program...)
+}
+
+// hostFrameLen is the longest frame to the host that ForStation lets through: the longest ICMPv6 error (RFC 4443 section 2.4).
+const hostFrameLen = 14 + 1280
+
+// ForStation is a filter for one who has a MAC address of his own on the interface, beside the host's: it lets through frames
+// to mac and to groups, and of those to the host the short ones, among which are ICMP errors. The rest, which is other stations'
+// business and the bulk of the host's, is never copied.
+func ForStation(mac packet.MAC) []unix.SockFilter {
+	const (
+		load  = unix.BPF_LD | unix.BPF_ABS
+		equal = unix.BPF_JMP | unix.BPF_JEQ | unix.BPF_K
+		ret   = unix.BPF_RET | unix.BPF_K
+	)
+	return []unix.SockFilter{
+		{Code: load | unix.BPF_H, K: 4},
+		{Code: equal, K: uint32(binary.BigEndian.Uint16(mac[4:])), Jt: 0, Jf: 2},
+		{Code: load | unix.BPF_W, K: 0},
+		{Code: equal, K: binary.BigEndian.Uint32(mac[:4]), Jt: 7, Jf: 0},
+		{Code: load | unix.BPF_B, K: 0},
+		{Code: unix.BPF_JMP | unix.BPF_JSET | unix.BPF_K, K: 1, Jt: 5, Jf: 0},
+		{Code: load | unix.BPF_B, K: skfAdOff + skfAdPktType},
+		{Code: equal, K: unix.PACKET_HOST, Jt: 0, Jf: 2},
+		{Code: unix.BPF_LD | unix.BPF_W | unix.BPF_LEN},
+		{Code: unix.BPF_JMP | unix.BPF_JGT | unix.BPF_K, K: hostFrameLen, Jt: 0, Jf: 1},
+		{Code: ret, K: 0},
+		{Code: ret, K: 0xffffffff},
+	}
 }
 
 // attachFilter replaces the socket's filter; an empty program removes it.

@@ -1,9 +1,13 @@
 package link
 
 import (
+	"encoding/binary"
+	"slices"
 	"testing"
 
 	"golang.org/x/sys/unix"
+
+	"uvs/packet"
 )
 
 func TestOwnTransmissionsAreNotReceived(t *testing.T) {
@@ -111,5 +115,41 @@ func TestUserFilterAndOwnFilterWorkTogether(t *testing.T) {
 		if n := len(receive(t, near, 0)); n != 2 {
 			t.Errorf("fanout %d: received %d frames without a filter, want 2", fanout.Group, n)
 		}
+	}
+}
+
+func TestStationIsSparedOthersFrames(t *testing.T) {
+	s := twoEnds(t)
+	mac := packet.MAC{2, 0, 0, 0xaa, 0xbb, 0xcc}
+	host := packet.MAC(s.link("near").Attrs().HardwareAddr)
+	near := s.open(Config{Interface: "near", Promiscuous: true, Unicast: [][6]byte{mac}, Filter: ForStation(mac)})
+	far := s.open(Config{Interface: "far"})
+	almost := [...]packet.MAC{mac, mac}
+	almost[0][0] ^= 4
+	almost[1][5] ^= 1
+	var want []int
+	for i, c := range []struct {
+		dst  packet.MAC
+		len  int
+		pass bool
+	}{
+		{mac, 60, true}, {mac, 1514, true},
+		{almost[0], 60, false}, {almost[1], 60, false},
+		{packet.Broadcast, 60, true}, {packet.MAC{0x33, 0x33, 0, 0, 0, 1}, 1514, true},
+		{host, 60, true}, {host, hostFrameLen, true}, {host, hostFrameLen + 1, false}, {host, 1514, false},
+	} {
+		f := testFrame(i, c.len)
+		copy(f[packet.VnetLen:], c.dst[:])
+		sendAll(far, f)
+		if c.pass {
+			want = append(want, i)
+		}
+	}
+	var seen []int
+	for _, f := range receive(t, near, len(want)) {
+		seen = append(seen, int(binary.BigEndian.Uint32(f.eth[14:])))
+	}
+	if !slices.Equal(seen, want) {
+		t.Errorf("received %v, want %v", seen, want)
 	}
 }
