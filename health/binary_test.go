@@ -64,19 +64,19 @@ func TestDNS(t *testing.T) {
 		with  func(m *dnsmessage.Message)
 		want  string
 	}{
-		{"nothing", DNS{Name: "www.example.com"}, func(*dnsmessage.Message) {}, "NOERROR"},
-		{"a record", DNS{Name: "www.example.com.", Answer: "192.0.2.1"}, func(m *dnsmessage.Message) {
+		{"nothing", DNS{Query: "www.example.com"}, func(*dnsmessage.Message) {}, "NOERROR"},
+		{"a record", DNS{Query: "www.example.com.", Answer: "192.0.2.1"}, func(m *dnsmessage.Message) {
 			m.Answers = []dnsmessage.Resource{{Header: head, Body: &dnsmessage.CNAMEResource{CNAME: name}}, {Header: head, Body: &dnsmessage.AResource{A: [4]byte{192, 0, 2, 1}}}}
 		}, "NOERROR 192.0.2.1"},
-		{"another", DNS{Name: "www.example.com", Answer: "192.0.2.2"}, func(m *dnsmessage.Message) {
+		{"another", DNS{Query: "www.example.com", Answer: "192.0.2.2"}, func(m *dnsmessage.Message) {
 			m.Answers = []dnsmessage.Resource{{Header: head, Body: &dnsmessage.AResource{A: [4]byte{192, 0, 2, 1}}}}
 		}, `down: NOERROR, but no record says "192.0.2.2": 192.0.2.1`},
-		{"text", DNS{Name: "www.example.com", Type: "txt", Answer: "ab"}, func(m *dnsmessage.Message) {
+		{"text", DNS{Query: "www.example.com", Type: "txt", Answer: "ab"}, func(m *dnsmessage.Message) {
 			m.Answers = []dnsmessage.Resource{{Header: head, Body: &dnsmessage.TXTResource{TXT: []string{"a", "b"}}}}
 		}, "NOERROR ab"},
 		{"refused", DNS{}, func(m *dnsmessage.Message) { m.RCode = dnsmessage.RCodeRefused }, "down: REFUSED, not NOERROR"},
 		{"as expected", DNS{Rcode: "noerror,refused"}, func(m *dnsmessage.Message) { m.RCode = dnsmessage.RCodeRefused }, "REFUSED"},
-		{"another question", DNS{Name: "a.example.com"}, func(m *dnsmessage.Message) { m.Questions[0].Name = name }, "down: the answer is to another question"},
+		{"another question", DNS{Query: "a.example.com"}, func(m *dnsmessage.Message) { m.Questions[0].Name = name }, "down: the answer is to another question"},
 		{"the root", DNS{Answer: "www.example.com"}, func(m *dnsmessage.Message) {
 			m.Answers = []dnsmessage.Resource{{Header: head, Body: &dnsmessage.NSResource{NS: name}}}
 		}, "NOERROR www.example.com."},
@@ -92,8 +92,8 @@ func TestDNS(t *testing.T) {
 		nameServer(t, true, func(*dnsmessage.Message) {})(skipping{conn})
 	})
 	to.Protocol = service.TCP
-	wants(t, &DNS{Name: "www.example.com"}, to, "NOERROR")
-	for option, d := range map[string]DNS{"type": {Type: "B"}, "rcode": {Rcode: "BAD"}, "name": {Name: strings.Repeat("a", 300)}} {
+	wants(t, &DNS{Query: "www.example.com"}, to, "NOERROR")
+	for option, d := range map[string]DNS{"type": {Type: "B"}, "rcode": {Rcode: "BAD"}, "query": {Query: strings.Repeat("a", 300)}} {
 		refuses(t, &d, option)
 	}
 }

@@ -14,7 +14,7 @@ func md5Of(parts ...[]byte) []byte {
 }
 
 func FuzzDNSAnswer(f *testing.F) {
-	d := &DNS{Name: "www.example.com", Answer: "192.0.2.1"}
+	d := &DNS{Query: "www.example.com", Answer: "192.0.2.1"}
 	prepared(f, d)
 	f.Add([]byte("\x00\x07\x81\x80\x00\x01\x00\x01\x00\x00\x00\x00\x03www\x07example\x03com\x00\x00\x01\x00\x01\xc0\x0c\x00\x01\x00\x01\x00\x00\x00\x3c\x00\x04\xc0\x00\x02\x01"))
 	f.Add([]byte("\x00\x07" + dnsHead[2:]))
