@@ -133,12 +133,38 @@ func importText(path, text string, o Options, f *files) (r *Result, err error) {
 		}
 		return x.Line - y.Line
 	})
-	b.cfg.Comment = "Imported from " + name + ", " + kindNames[o.Kind] + "."
+	b.cfg.Comment = "Imported from " + name + ", " + kindNames[o.Kind] + "." + b.toDo()
 	r.trailer = b.trailer()
 	return r, nil
 }
 
 var kindNames = map[Kind]string{Ipvsadm: "rules of ipvsadm", Keepalived: "a file of keepalived's", Ldirectord: "a file of ldirectord's", Piranha: "a file of Piranha's"}
+
+// toDo is what the file that was imported doesn't say, and uvsd must be told.
+func (b *builder) toDo() (text string) {
+	nat, mark, gateway := false, false, false
+	for i := range b.cfg.Services {
+		s := &b.cfg.Services[i]
+		mark = mark || s.FWMark != 0
+		nat = nat || s.Method == "nat" || slices.ContainsFunc(s.Servers, func(r config.Server) bool { return r.Method == "nat" })
+	}
+	for _, i := range b.cfg.Interfaces {
+		gateway = gateway || len(i.Gateways) > 0
+	}
+	if len(b.cfg.Interfaces) == 0 {
+		text += "\n- interfaces: add those that uvsd attaches to, or start it with --interface."
+	}
+	if nat && !gateway {
+		text += "\n- interfaces.gateways: add the address that the real servers of NAT have as their gateway, or start uvsd with --gateway."
+	}
+	if mark {
+		text += "\n- marks: write the rules that give packets their marks, as netfilter did."
+	}
+	if text != "" {
+		text = "\nStill to do:" + text
+	}
+	return text
+}
 
 // YAML is the result as uvs.yaml.
 func (r *Result) YAML() ([]byte, error) {
