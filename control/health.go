@@ -288,7 +288,7 @@ func (c *commit) readmit(v *virtual, s *server, weight int32) {
 
 // turned does what is due when servers have begun or ceased to serve and the packet path knows it.
 func (c *commit) turned() {
-	c.tellQuorums()
+	defer c.tellQuorums()
 	for _, t := range c.turns {
 		c.d.tellTurn(&t)
 		log := c.d.cfg.Log.Info

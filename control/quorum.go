@@ -13,6 +13,7 @@ import (
 	"uvs/health"
 	"uvs/health/notify"
 	"uvs/health/sorry"
+	"uvs/sched"
 	"uvs/service"
 )
 
@@ -67,6 +68,10 @@ func (c *commit) setPolicy(v *virtual, p policy) {
 	v.policy = p
 	if old.Sorry != p.Sorry || old.SorryMethod != p.SorryMethod || old.SorryPage != p.SorryPage || old.RetryAfter != p.RetryAfter {
 		c.retireSorry(v)
+	}
+	if p.SlowStart == 0 && old.SlowStart != 0 {
+		v.slow = sched.SlowStart{}
+		c.dirty[v] = struct{}{}
 	}
 	c.reviewed[v] = struct{}{}
 }
