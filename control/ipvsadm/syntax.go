@@ -44,10 +44,10 @@ const letters = "-"
 
 // Values.
 var (
-	theVIP      = valueSyntax{name: "address:port", source: fromServices}
-	theServer   = valueSyntax{name: "server", source: fromServers}
-	schedulers  = []string{"rr", "wrr", "lc", "wlc", "lblc", "lblcr", "dh", "sh", "sed", "nq", "mh", "fo", "ovf", "twos", "rt"}
-	checkKinds  = []string{"agent", "arp", "dns", "exec", "expect", "file", "ftp", "grpc", "http", "https", "icmp", "imap", "latency", "ldap",
+	theVIP     = valueSyntax{name: "address:port", source: fromServices}
+	theServer  = valueSyntax{name: "server", source: fromServers}
+	schedulers = []string{"rr", "wrr", "lc", "wlc", "lblc", "lblcr", "dh", "sh", "sed", "nq", "mh", "fo", "ovf", "twos", "rt"}
+	checkKinds = []string{"agent", "arp", "dns", "exec", "expect", "file", "ftp", "grpc", "http", "https", "icmp", "imap", "latency", "ldap",
 		"mysql", "pop3", "postgres", "radius", "sip", "smtp", "snmp", "tcp", "udp"}
 	theProtocol = valueSyntax{name: "protocol", choices: []string{"tcp", "udp", "sctp"}}
 )
