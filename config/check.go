@@ -123,9 +123,9 @@ func (d *decoder) validateChecks(list []Check, templates bool) {
 		at := d.at(c)
 		switch {
 		case templates && c.Name == "":
-			d.fail(at, "a template of a check has no name")
+			d.fail(at, "a check in checks of the file has no template, which is its name")
 		case !templates && c.Name != "":
-			d.fail(d.at(&c.Name), "a check has a name only as a template, in checks of the file; did you mean \"id\" or \"use\"?")
+			d.fail(d.at(&c.Name), "template names one in checks of the file; did you mean \"use\" or \"id\"?")
 		}
 		if c.Options == nil {
 			if d.checks[c.Use] == nil && c.Kind == "" && c.Use == "" {

@@ -8,6 +8,8 @@
 // form:"one" lets a list of one be written without brackets.
 package config
 
+//go:generate go run uvs/internal/confdoc
+
 import (
 	"encoding/json"
 
@@ -165,8 +167,8 @@ type MarkRule struct {
 // Check is a health check: a template, or one of a service or a real server. The options of its kind stand beside these keys.
 type Check struct {
 	Comment string `yaml:"-"`
-	// The template's name.
-	Name string `yaml:"name" kind:"label" example:"web"`
+	// The template's name, by which others use it.
+	Name string `yaml:"template" kind:"label" example:"web"`
 	// A template, whose values hold where this check gives none of its own.
 	Use string `yaml:"use"`
 	CheckSettings

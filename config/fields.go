@@ -11,8 +11,9 @@ import (
 
 // field is a key of a struct.
 type field struct {
-	index    []int  // for FieldByIndex
-	name     string // in Go
+	index    []int        // for FieldByIndex
+	owner    reflect.Type // the struct that has it
+	name     string       // in Go
 	key      string
 	inline   bool
 	required bool
@@ -50,7 +51,7 @@ func fieldsOf(t reflect.Type) []field {
 			continue
 		}
 		f := field{
-			index: []int{i}, name: sf.Name, key: key, inline: options == "inline", required: sf.Tag.Get("required") == "true", form: sf.Tag.Get("form"),
+			index: []int{i}, owner: t, name: sf.Name, key: key, inline: options == "inline", required: sf.Tag.Get("required") == "true", form: sf.Tag.Get("form"),
 			kind: sf.Tag.Get("kind"), initial: sf.Tag.Get("default"), example: sf.Tag.Get("example"), min: sf.Tag.Get("min"), max: sf.Tag.Get("max"),
 		}
 		if words := sf.Tag.Get("enum"); words != "" {
@@ -74,6 +75,43 @@ func durationOf(v reflect.Value) (Duration, bool) {
 
 func isDuration(t reflect.Type) bool {
 	return t == durationTypes[0] || t == durationTypes[1]
+}
+
+// Key is a key of the file, for what documents it.
+type Key struct {
+	// Name is the key; Owner and Field say which struct's field it is, where its comment stands. Type is the field's.
+	Name  string
+	Owner reflect.Type
+	Field string
+	Type  reflect.Type
+	// Required, One and the rest are the field's tags; see the package's comment.
+	Required, One                    bool
+	Kind, Default, Example, Min, Max string
+	Enum                             []string
+	// Shorthand says that a value of the type may be written as that key's alone; empty if not.
+	Shorthand string
+	// Inline is the options of a check, whose keys are those of its kind.
+	Inline bool
+}
+
+// Keys lists the keys of a struct of the file, in their order.
+func Keys(t reflect.Type) []Key {
+	var list []Key
+	for _, f := range fieldsOf(t) {
+		k := Key{
+			Name: f.key, Owner: f.owner, Field: f.name, Type: t.FieldByIndex(f.index).Type, Required: f.required, One: f.form == "one",
+			Kind: f.kind, Default: f.initial, Example: f.example, Min: f.min, Max: f.max, Enum: f.enum, Inline: f.inline,
+		}
+		of := k.Type
+		for of.Kind() == reflect.Pointer || of.Kind() == reflect.Slice {
+			of = of.Elem()
+		}
+		if s, ok := reflect.New(of).Interface().(interface{ shorthand() string }); ok {
+			k.Shorthand = s.shorthand()
+		}
+		list = append(list, k)
+	}
+	return list
 }
 
 // bounds are the least and the greatest value of a field, which has a number.

@@ -92,17 +92,20 @@ func (d *decoder) syntaxError(err error, data []byte) *Error {
 
 // templates finds the templates of checks and health policies, which may stand behind their uses.
 func (d *decoder) templates(root *yaml.Node) {
-	for key, to := range map[string]map[string]*yaml.Node{"checks": d.checks, "policies": d.health} {
-		list := lookup(root, key)
+	for _, x := range []struct {
+		key, name string
+		to        map[string]*yaml.Node
+	}{{"checks", "template", d.checks}, {"policies", "name", d.health}} {
+		to, list := x.to, lookup(root, x.key)
 		if list == nil || list.Kind != yaml.SequenceNode {
 			continue
 		}
-		for _, x := range list.Content {
-			if x.Kind == yaml.AliasNode {
-				x = x.Alias
+		for _, n := range list.Content {
+			if n.Kind == yaml.AliasNode {
+				n = n.Alias
 			}
-			if name := lookup(x, "name"); name != nil && name.Kind == yaml.ScalarNode && to[name.Value] == nil {
-				to[name.Value] = x
+			if name := lookup(n, x.name); name != nil && name.Kind == yaml.ScalarNode && to[name.Value] == nil {
+				to[name.Value] = n
 			}
 		}
 	}

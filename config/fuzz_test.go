@@ -12,7 +12,7 @@ func FuzzParse(f *testing.F) {
 		f.Add([]byte(strings.ReplaceAll(c.data, "→", "\t")))
 	}
 	f.Add([]byte("services:\n- {name: web, address: [192.0.2.1-192.0.2.3, '2001:db8::1'], port: [80, 90-93], persistence: 5m, method: nat, servers: [web.example, '[2001:db8::2]:80']}\n"))
-	f.Add([]byte("x: &a\n  interval: 5s\nchecks:\n- {name: c, kind: http, <<: *a}\nservices:\n- {fwmark: 1, checks: c, health: {quorum: 2}}\n"))
+	f.Add([]byte("x: &a\n  interval: 5s\nchecks:\n- {template: c, kind: http, <<: *a}\nservices:\n- {fwmark: 1, checks: c, health: {quorum: 2}}\n"))
 	f.Fuzz(func(t *testing.T, data []byte) {
 		if len(data) > 1<<16 {
 			return

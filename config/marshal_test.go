@@ -47,7 +47,7 @@ services:
     checks:
       - use: web
 checks:
-  - name: web
+  - template: web
     kind: tcp
     interval: 1m30s
 settings:

@@ -100,7 +100,7 @@ type Server struct {
 	UpperThreshold uint32 `yaml:"upper" min:"0" max:"4294967295" default:"0"`
 	// The number of connections below which it takes new ones again; 0 is three quarters of upper.
 	LowerThreshold uint32 `yaml:"lower" min:"0" max:"4294967295" default:"0"`
-	// Health checks of its own, instead of the service's.
+	// Health checks of its own, beside the service's.
 	Checks []Check `yaml:"checks" form:"one"`
 }
 

@@ -32,7 +32,7 @@ func (d *decoder) inline(n *yaml.Node, v reflect.Value, fields []field) []part {
 		if inherited := lookup(template, "kind"); kind == nil {
 			kind = inherited
 		} else if inherited != nil && inherited.Value != kind.Value {
-			d.fail(kind, "a check of kind %s cannot use the template %q, which is of kind %s", cut(kind.Value), lookup(template, "name").Value, cut(inherited.Value))
+			d.fail(kind, "a check of kind %s cannot use the template %q, which is of kind %s", cut(kind.Value), lookup(n, "use").Value, cut(inherited.Value))
 		}
 		if kind != nil && kind.Kind == yaml.ScalarNode {
 			if x.Options = health.New(kind.Value); x.Options != nil {
@@ -67,7 +67,11 @@ func (d *decoder) template(n *yaml.Node, known map[string]*yaml.Node, what strin
 		return nil
 	}
 	t := known[use.Value]
-	switch name := lookup(n, "name"); {
+	name := lookup(n, "name")
+	if what == "check" {
+		name = lookup(n, "template")
+	}
+	switch {
 	case name != nil && known[name.Value] == n:
 		d.fail(use, "a template of a %s cannot use another", what)
 		return nil
@@ -95,7 +99,7 @@ func (d *decoder) assign(key, value *yaml.Node, parts []part) bool {
 			if f := &p.fields[i]; !f.inline && f.key == key.Value {
 				to := p.v.FieldByIndex(f.index)
 				d.value(value, to, f, f.key)
-				if f.key != "name" && f.key != "use" {
+				if f.name != "Name" && f.key != "use" || p.v != parts[0].v {
 					switch x := parts[0].v.Addr().Interface().(type) {
 					case *Check:
 						d.give(&x.given, f.key, value, to)

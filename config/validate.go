@@ -66,7 +66,7 @@ func (d *decoder) names(what string, n int, name func(i int) *string) {
 		}
 		at := d.at(p)
 		if err := api.CheckLabel(*p); err != nil {
-			d.fail(at, "name: %v", err)
+			d.fail(at, "%s: %v", what, err)
 		}
 		if had := first[*p]; had != nil {
 			d.fail(at, "%s with the name %q is there already, in line %d", what, *p, had.Line)

@@ -33,7 +33,7 @@ func TestInstallAndUninstall(t *testing.T) {
 	run("install") // over itself
 	want := []string{
 		"/usr/sbin/uvs-agent", "/usr/sbin/uvsadm", "/usr/sbin/uvsd", "/usr/sbin/uvsdecap", "/usr/share/bash-completion/completions/uvsadm",
-		"/usr/share/fish/vendor_completions.d/uvsadm.fish", "/usr/share/man/man8/uvs-agent.8", "/usr/share/man/man8/uvsadm.8", "/usr/share/man/man8/uvsd.8",
+		"/usr/share/fish/vendor_completions.d/uvsadm.fish", "/usr/share/man/man5/uvs.yaml.5", "/usr/share/man/man8/uvs-agent.8", "/usr/share/man/man8/uvsadm.8", "/usr/share/man/man8/uvsd.8",
 		"/usr/share/man/man8/uvsdecap.8", "/usr/share/zsh/site-functions/_uvsadm",
 	}
 	if got := files(); !slices.Equal(got, want) {

@@ -23,7 +23,7 @@ put() {
 # places sets where things are below PREFIX.
 places() {
 	root=${DESTDIR:-}$1
-	sbin=$root/sbin man=$root/share/man/man8
+	sbin=$root/sbin man=$root/share/man/man8 man5=$root/share/man/man5
 	bash=$root/share/bash-completion/completions/uvsadm
 	zsh=$root/share/zsh/site-functions/_uvsadm
 	fish=$root/share/fish/vendor_completions.d/uvsadm.fish
@@ -40,6 +40,7 @@ install)
 		put "$sbin/$p" 755 <"$2/$p"
 		put "$man/$p.8" 644 <"man/$p.8"
 	done
+	put "$man5/uvs.yaml.5" 644 <man/uvs.yaml.5
 	for shell in bash zsh fish; do
 		put "${!shell}" 644 < <("$2/uvsadm" completion $shell)
 	done
@@ -53,7 +54,7 @@ remove)
 	for p in "${programs[@]}"; do
 		rm -f "$sbin/$p" "$man/$p.8"
 	done
-	rm -f "$bash" "$zsh" "$fish"
+	rm -f "$man5/uvs.yaml.5" "$bash" "$zsh" "$fish"
 	;;
 *) fail "usage: $0 install BIN PREFIX | remove PREFIX" ;;
 esac

@@ -147,7 +147,7 @@ func checkFile(name string, out io.Writer) error {
 	for _, v := range state.Services {
 		servers += len(v.Servers)
 	}
-	fmt.Fprintf(out, "%s: sound: %d virtual services with %d real servers\n", name, len(state.Services), servers)
+	fmt.Fprintf(out, "%s is sound: virtual services: %d, real servers: %d\n", name, len(state.Services), servers)
 	return nil
 }
 

@@ -66,7 +66,8 @@ var rules = map[string][]string{
 	"e2e":                  {"lab", "lab/uml"},
 	"internal/conformance": {"control/...", "conntrack", "dataplane", "dataplane/link", "dataplane/nexthop", "packet", "service"},
 
-	"internal/openapi": {"control/api"}, // describes it
+	"internal/confdoc": {"config", "health"}, // documents them
+	"internal/openapi": {"control/api"},      // describes it
 	"internal/oracle":  {"internal/conformance", "lab/uml"},
 }
 
