@@ -26,7 +26,8 @@ type follower struct {
 	most    int // connections followed at a time
 	changes []Change
 	servers []trial.Server
-	sampled int64 // when the last look at the held connections was due
+	looked  int64 // when the last look at the held connections was due
+	thinned int64
 	stats   *Stats
 	req     service.Request    // scratch
 	write   func(*event) error // for the anonymised trace; may be nil
@@ -63,6 +64,38 @@ func newFollower(cfg *Config, stats *Stats) (*follower, error) {
 type followed struct {
 	choices [maxGroups]trial.Choice
 	active  bool
+	client  uint16 // what thinning goes by
+}
+
+const (
+	thinEvery = int64(10 * time.Second) // of the recording: what was thinned out takes a while to end
+	mostShift = 16
+)
+
+// sampled says that a client's connections are offered.
+func (f *follower) sampled(a packet.Addr) bool { return f.client(a)&(f.stats.OneIn()-1) == 0 }
+
+// client spreads clients over numbers.
+func (f *follower) client(a packet.Addr) uint16 {
+	hi, lo := a.Words()
+	return uint16((hi ^ lo*0x9e3779b97f4a7c15) >> 40)
+}
+
+// full is told that there is no room for a connection: only half of the clients' are offered from now on, and the others'
+// are let go. That leaves the figures right, which a choice by age or chance wouldn't: a client keeps all its connections.
+func (f *follower) full(at int64) {
+	f.stats.Unheld++
+	if f.stats.Shift == mostShift-1 || f.stats.Shift > 0 && at < f.thinned+thinEvery {
+		return
+	}
+	f.stats.Shift++
+	f.thinned = at
+	for id, c := range f.conns {
+		if c.client&(f.stats.OneIn()-1) != 0 {
+			f.close(&c)
+			delete(f.conns, id)
+		}
+	}
 }
 
 // base is the time of the first packet on the schedulers' clock, where 0 would be boot.
@@ -92,13 +125,13 @@ func (f *follower) until(at int64) error {
 }
 
 func (f *follower) sample(at int64) {
-	due := (at - f.sampled) / sampleEvery
+	due := (at - f.looked) / sampleEvery
 	for range min(due, mostSamples) {
 		for _, g := range f.groups {
 			g.Sample()
 		}
 	}
-	f.sampled += due * sampleEvery
+	f.looked += due * sampleEvery
 }
 
 // take takes an event in. at never goes back.
@@ -132,17 +165,21 @@ func (f *follower) take(e *event) error {
 }
 
 func (f *follower) open(e *event) {
+	if !f.sampled(e.flow.Src) {
+		f.stats.Thinned++
+		return
+	}
+	if len(f.conns) >= f.most {
+		f.full(e.at)
+		return
+	}
 	f.stats.Opened++
 	f.req.Flow, f.req.Now = e.flow, base+e.at
 	var c followed
 	for i, g := range f.groups {
 		c.choices[i] = g.Open(&f.req, trial.NoSlot)
 	}
-	if len(f.conns) >= f.most || e.id == noID {
-		f.stats.Unheld++
-		f.close(&c)
-		return
-	}
+	c.client = f.client(e.flow.Src)
 	if old, ok := f.conns[e.id]; ok { // a trace may say so
 		f.close(&old)
 	}
@@ -155,6 +192,3 @@ func (f *follower) close(c *followed) {
 		g.Close(&c.choices[i], c.active)
 	}
 }
-
-// noID is the id of a connection that can't be followed.
-const noID = ^uint64(0)

@@ -39,9 +39,12 @@ const (
 	mostTurns  = 20 * 60 * 4 // after a longer silence all connections have ended
 )
 
+// tracked is how many connections the table has for one that is followed: those that were let go stay there until they end.
+const tracked = 4
+
 func newPackets(cfg *Config, c *capture, f *follower) (*packets, error) {
 	index := new(service.ServerIndex)
-	table, err := conntrack.New(conntrack.Config{Servers: index, Shards: 1, MaxConns: cfg.Flows, Key: [4]uint64{1, 2, 3, 4}})
+	table, err := conntrack.New(conntrack.Config{Servers: index, Shards: 1, MaxConns: tracked * cfg.Flows, Key: [4]uint64{1, 2, 3, 4}})
 	if err != nil {
 		return nil, err
 	}
@@ -99,7 +102,11 @@ func (p *packets) packet(r *record) error {
 		p.stats.Elsewhere++
 	case pkt.Proto == packet.ProtoTCP && pkt.TCPFlags&(packet.TCPSyn|packet.TCPAck|packet.TCPRst) != packet.TCPSyn,
 		pkt.Proto == packet.ProtoSCTP && packet.SCTPFirst(pkt.L4Bytes()) != packet.SCTPInit:
-		p.stats.Midway++
+		if p.stats.Shift == 0 { // else it may be of a client whose connections aren't offered
+			p.stats.Midway++
+		}
+	case !p.follow.sampled(pkt.Src):
+		p.stats.Thinned++
 	default:
 		return p.open(pkt, event, now)
 	}
@@ -111,11 +118,7 @@ func (p *packets) open(pkt *packet.Packet, said uint8, now int64) error {
 		Flow: pkt.Flow, Server: pkt.Dst, ServerPort: pkt.DstPort, Method: service.Masq, RS: p.server, Event: said, Flags: conntrack.Watched, Now: now,
 	}
 	if p.table.Insert(&p.fresh, &p.conn) == conntrack.Full {
-		if err := p.drain(); err != nil {
-			return err
-		}
-		p.event = event{kind: conntrack.Opened, id: noID, at: p.now, flow: pkt.Flow}
-		return p.follow.take(&p.event)
+		p.follow.full(p.now)
 	}
 	return p.drain()
 }

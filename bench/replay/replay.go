@@ -33,7 +33,7 @@ type Config struct {
 	Schedulers []string
 	// Clients is how many clients are remembered, to tell which were moved: see trial.Config.
 	Clients int
-	// Flows is how many connections are followed at a time; default 262,144, some 60 MB.
+	// Flows is how many connections are followed at a time; default 262,144, up to 200 MB.
 	Flows int
 	// TCPTimeout, FINTimeout and UDPTimeout are those of connections that nothing is heard of; default ipvsadm's.
 	TCPTimeout, FINTimeout, UDPTimeout time.Duration
@@ -171,10 +171,12 @@ type Stats struct {
 	// Opened counts connections, Elsewhere packets to other addresses than the services', Midway those of connections whose
 	// beginning isn't in the recording.
 	Opened, Elsewhere, Midway uint64
-	// Unheld counts connections that were offered to the schedulers but not followed, since there were too many at a time;
-	// MostHeld is the most that there were.
-	Unheld   uint64
-	MostHeld int
+	// Shift says that the connections of one client in 1<<Shift were offered at the end, since there were too many at a time;
+	// Thinned counts the others', Unheld those that there was no room for until room was made. MostHeld is the most that were
+	// followed at a time.
+	Shift           int
+	Thinned, Unheld uint64
+	MostHeld        int
 	// Corrupt counts the places that made no sense, CorruptBytes what was skipped there; CorruptAt is where the first is: a
 	// byte, or the line of a trace, and CorruptWhy then what is wrong there. Cut says that the file ends within a packet.
 	Corrupt      uint64
@@ -187,6 +189,9 @@ type Stats struct {
 	// Lasted is the time from the first packet to the last, Took what the replay took.
 	Lasted, Took time.Duration
 }
+
+// OneIn is the number of clients of which one's connections were offered at the end.
+func (s *Stats) OneIn() uint16 { return 1 << s.Shift }
 
 // Outcome is what became of a replay.
 type Outcome struct {

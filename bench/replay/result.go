@@ -100,7 +100,10 @@ func (s *Stats) Notes() (notes []string) {
 	}
 	note(s.Elsewhere, "packets were for other addresses than the services'")
 	note(s.Midway, "packets were of connections whose beginning isn't in the recording")
-	note(s.Unheld, "connections were offered but not followed, since more than %d were open at a time: give it more with --flows", s.MostHeld)
+	if n := s.Thinned + s.Unheld; n > 0 {
+		notes = append(notes, fmt.Sprintf("%d connections or packets were left out, at the end those of all clients but one in %d: more than %d connections were open at a time; --flows takes more",
+			n, s.OneIn(), s.MostHeld))
+	}
 	note(s.Backward, "packets were older than one before them")
 	switch {
 	case s.Corrupt > 0 && s.Kind == "trace":

@@ -350,7 +350,7 @@ func (w *traceWriter) write(e *event) error {
 		fmt.Fprintln(w.out, strings.Join(columns[:colDuration], ","))
 	}
 	id, known := w.ids[e.id]
-	if !known || e.id == noID {
+	if !known {
 		if e.kind != conntrack.Opened {
 			return nil
 		}
@@ -365,10 +365,7 @@ func (w *traceWriter) write(e *event) error {
 	} else {
 		_, err = w.out.WriteString(",,,,,\n")
 	}
-	if e.id == noID { // nobody knows its end
-		_, err = fmt.Fprintf(w.out, "%d.%09d,close,%d,,,,,\n", e.at/int64(time.Second), e.at%int64(time.Second), id)
-	}
-	if e.kind == conntrack.Closed || e.id == noID {
+	if e.kind == conntrack.Closed {
 		delete(w.ids, e.id)
 	}
 	return err
