@@ -12,6 +12,7 @@ import (
 	"io"
 	"net"
 	"os"
+	"os/exec"
 	"os/signal"
 	"path/filepath"
 	"strings"
@@ -27,6 +28,7 @@ const usage = `usage: uvsbench sim --study NAME    schedulers beside each other,
        uvsbench micro [options]   stages of the packet path, in the format of Go's benchmarks
        uvsbench wire [options]    uvs beside others, on networks of its own (as root)
        uvsbench scale [options]   ten million connections, 100,000 services, and changes to them
+       uvsbench load [options]    connections, requests and datagrams for a director, real or in a lab
        uvsbench replay [options] FILE   what each scheduler would have done with recorded traffic
 uvsbench WORD --help explains a word's options.`
 
@@ -34,9 +36,19 @@ func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
 	if err := run(ctx, os.Args[1:], os.Stdout); err != nil && !errors.Is(err, flag.ErrHelp) {
-		fmt.Fprintln(os.Stderr, "uvsbench:", err)
+		status := 1
+		var child *exec.ExitError
+		switch {
+		case errors.As(err, &child) && child.ExitCode() > 0: // has said itself what is wrong
+			status = child.ExitCode()
+		case errors.Is(err, errLoadFailed):
+			status = 3
+			fallthrough
+		default:
+			fmt.Fprintln(os.Stderr, "uvsbench:", err)
+		}
 		stop()
-		os.Exit(1)
+		os.Exit(status)
 	}
 }
 
@@ -51,6 +63,8 @@ func run(ctx context.Context, args []string, out io.Writer) error {
 		return wire(ctx, args, out)
 	case "scale":
 		return scaled(ctx, args, out)
+	case "load":
+		return loaded(ctx, args, out)
 	case "replay":
 		return replayed(ctx, args, out)
 	case "sim":

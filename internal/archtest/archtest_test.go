@@ -53,6 +53,7 @@ var rules = map[string][]string{
 	"bench":                {"bench/result", "packet", "service", "sched", "conntrack", "forward", "dataplane/...", "lab"}, // measures them all
 	"bench/scale":          {"control", "control/api", "conntrack", "dataplane/...", "packet", "service"},                  // directors whole, but for their sockets
 	"bench/result":         {},
+	"bench/load":           {"bench/result"},
 	"bench/replay":         {"bench/result", "conntrack", "packet", "sched", "sched/trial", "service"}, // recorded connections, offered
 	"cmd/uvsbench":         {"bench/...", "packet", "sched/trial"},                                     // servers and schedulers to be named
 	"bench/report":         {"bench/result"},
@@ -73,21 +74,22 @@ var rules = map[string][]string{
 
 // outside names the modules whose use is confined to some packages.
 var outside = map[string][]string{
-	"github.com/google/gopacket":     {"bench/..."},
-	"gonum.org/v1/gonum":             {"bench/..."},
-	"gonum.org/v1/plot":              {"bench/report"},
-	"go.yaml.in/yaml/v4":             {"config", "internal/confdoc", "bench/sim"},
-	"github.com/gdamore/tcell/v3":    {"control/top"},
-	"github.com/gosnmp/gosnmp":       {"health"},
-	"github.com/mdlayher/packet":     {"dataplane/...", "ha/...", "health", "lab/...", "bench/..."},
-	"github.com/vishvananda/netlink": {"dataplane/...", "ha/...", "lab/...", "bench/...", "cmd/uvsd"},
-	"github.com/google/nftables":     {"dataplane/guard", "lab/..."},
-	"golang.org/x/net":               {"health"},
-	"golang.org/x/sys/unix":          {"dataplane/...", "ha/...", "health", "lab/...", "bench/...", "control/api", "cmd/..."},
-	"go.uber.org/zap":                {"dataplane/...", "control/...", "config/live", "ha/...", "health/...", "cmd/...", "web"},
-	"github.com/cespare/xxhash/v2":   {"conntrack", "sched", "bench/..."},
-	"github.com/gaissmai/bart":       {"dataplane/nexthop"},
-	"gvisor.dev/gvisor":              {"dataplane/dialer"},
+	"github.com/google/gopacket":              {"bench/..."},
+	"gonum.org/v1/gonum":                      {"bench/..."},
+	"gonum.org/v1/plot":                       {"bench/report"},
+	"go.yaml.in/yaml/v4":                      {"config", "internal/confdoc", "bench/sim"},
+	"github.com/gdamore/tcell/v3":             {"control/top"},
+	"github.com/gosnmp/gosnmp":                {"health"},
+	"github.com/mdlayher/packet":              {"dataplane/...", "ha/...", "health", "lab/...", "bench/..."},
+	"github.com/vishvananda/netlink":          {"dataplane/...", "ha/...", "lab/...", "bench/...", "cmd/uvsd"},
+	"github.com/google/nftables":              {"dataplane/guard", "lab/..."},
+	"golang.org/x/net":                        {"health"},
+	"golang.org/x/sys/unix":                   {"dataplane/...", "ha/...", "health", "lab/...", "bench/...", "control/api", "cmd/..."},
+	"go.uber.org/zap":                         {"dataplane/...", "control/...", "config/live", "ha/...", "health/...", "cmd/...", "web"},
+	"github.com/cespare/xxhash/v2":            {"conntrack", "sched", "bench/..."},
+	"github.com/gaissmai/bart":                {"dataplane/nexthop"},
+	"gvisor.dev/gvisor":                       {"dataplane/dialer"},
+	"github.com/HdrHistogram/hdrhistogram-go": {"bench/load"},
 }
 
 type listed struct {
