@@ -202,7 +202,9 @@ func TestDatagramsAreCheckedOneByOne(t *testing.T) {
 			return k.Done == k.Begun && k.Failed() == 0 && k.Duplicates > k.Begun/2 && k.Duplicates <= k.Begun
 		}},
 		{"one bit flipped", func(_ int, b []byte) [][]byte { b[len(b)-1] ^= 1; return [][]byte{b} },
-			func(k *Kind) bool { return k.Done == 0 && k.Failures[Corrupt] == k.Begun && k.Failures[Lost] == k.Begun }},
+			func(k *Kind) bool {
+				return k.Done == 0 && k.Failures[Corrupt] == k.Begun && k.Failures[Lost] == k.Begun
+			}},
 		{"cut", func(_ int, b []byte) [][]byte { return [][]byte{b[:10]} }, func(k *Kind) bool { return k.Failures[Corrupt] == k.Begun }},
 	} {
 		r := run(t, Config{UDP: echo(t, tt.answers), Datagrams: 200, Sources: loopback, Flows: 3, Time: 300 * time.Millisecond, Timeout: 500 * time.Millisecond})

@@ -14,6 +14,7 @@ import (
 
 	"uvs/bench"
 	"uvs/bench/load"
+	"uvs/bench/progress"
 )
 
 const loadUsage = `usage: uvsbench load [options]
@@ -82,12 +83,13 @@ func loaded(ctx context.Context, args []string, out io.Writer) error {
 		}
 		return l.Run(ctx, args)
 	}
-	done := func() {}
+	var bar *progress.Bar
 	if !*quiet {
-		cfg.Progress, done = loadProgress()
+		bar = progress.New(os.Stderr, "load")
+		cfg.Progress = loadProgress(bar)
 	}
 	report, err := load.Run(ctx, cfg)
-	done()
+	bar.Done()
 	if err != nil {
 		return err
 	}
@@ -109,29 +111,24 @@ func loaded(ctx context.Context, args []string, out io.Writer) error {
 	return err
 }
 
-// loadProgress shows on a terminal how it goes.
-func loadProgress() (show func(*load.Snapshot), done func()) {
-	info, err := os.Stderr.Stat()
-	if err != nil || info.Mode()&os.ModeCharDevice == 0 {
-		return nil, func() {}
-	}
+// loadProgress is what the bar says of each kind of load: its rate since the last look, and what failed.
+func loadProgress(bar *progress.Bar) func(*load.Snapshot) {
 	last := map[string]uint64{}
 	var at time.Duration
 	return func(s *load.Snapshot) {
-			const cells = 20
-			full := int(cells * min(s.Elapsed.Seconds()/s.Of.Seconds(), 1))
-			line := fmt.Sprintf("[%s%s]", strings.Repeat("#", full), strings.Repeat(".", cells-full))
-			for _, k := range s.Kinds {
-				rate := float64(k.Done-last[k.Kind]) / max((s.Elapsed-at).Seconds(), 1e-3)
-				last[k.Kind] = k.Done
-				line += fmt.Sprintf("  %s %.0f/s", k.Kind, rate)
-				if k.Failed > 0 {
-					line += fmt.Sprintf(" %d failed", k.Failed)
-				}
+		var notes []string
+		for _, k := range s.Kinds {
+			note := fmt.Sprintf("%s %.0f/s", k.Kind, float64(k.Done-last[k.Kind])/max((s.Elapsed-at).Seconds(), 1e-3))
+			if k.Kind == load.Held {
+				note = fmt.Sprintf("%d held", k.Begun)
 			}
-			at = s.Elapsed
-			fmt.Fprintf(os.Stderr, "\r%s\x1b[K", line)
-		}, func() {
-			fmt.Fprint(os.Stderr, "\r\x1b[K")
+			if k.Failed > 0 {
+				note += fmt.Sprintf(" (%d failed)", k.Failed)
+			}
+			last[k.Kind] = k.Done
+			notes = append(notes, note)
 		}
+		at = s.Elapsed
+		bar.Set(s.Elapsed.Seconds(), s.Of.Seconds(), strings.Join(notes, ", "))
+	}
 }

@@ -11,8 +11,8 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
-	"time"
 
+	"uvs/bench/progress"
 	"uvs/bench/replay"
 	"uvs/sched/trial"
 )
@@ -94,12 +94,13 @@ func replayed(ctx context.Context, args []string, out io.Writer) (err error) {
 		defer func() { err = errors.Join(err, f.Close()) }()
 		cfg.Anonymise = f
 	}
-	done := func() {}
-	if !*quiet {
-		cfg.Progress, done = bytesRead(name, size)
+	var bar *progress.Bar
+	if !*quiet && size > 0 {
+		bar = progress.New(os.Stderr, "replaying "+filepath.Base(name))
+		cfg.Progress = func(n int64) { bar.Set(float64(n), float64(size), fmt.Sprintf("%d MB", n>>20)) }
 	}
 	o, err := replay.Run(ctx, in, cfg)
-	done()
+	bar.Done()
 	if o == nil {
 		return fmt.Errorf("%s: %w", name, err)
 	}
@@ -140,27 +141,4 @@ func replayKey(file string) ([]byte, error) {
 	key := make([]byte, 32)
 	_, err := rand.Read(key)
 	return key, err
-}
-
-// bytesRead shows how much of a file was read, on a terminal and after two seconds.
-func bytesRead(name string, size int64) (show func(int64), done func()) {
-	info, err := os.Stderr.Stat()
-	if err != nil || info.Mode()&os.ModeCharDevice == 0 {
-		return nil, func() {}
-	}
-	began, shown := time.Now(), time.Time{}
-	return func(n int64) {
-			if now := time.Now(); now.Sub(began) > 2*time.Second && now.Sub(shown) > 200*time.Millisecond {
-				shown = now
-				share := ""
-				if size > 0 {
-					share = fmt.Sprintf(", %d %%", 100*n/size)
-				}
-				fmt.Fprintf(os.Stderr, "\r%s: %d MB%s\x1b[K", name, n>>20, share)
-			}
-		}, func() {
-			if !shown.IsZero() {
-				fmt.Fprint(os.Stderr, "\r\x1b[K")
-			}
-		}
 }
