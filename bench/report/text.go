@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"math"
+	"slices"
 	"strings"
 	"text/tabwriter"
 	"time"
@@ -28,33 +29,11 @@ func Text(out io.Writer, f *result.File) error {
 			continue
 		}
 		fmt.Fprintf(out, "\n%s (%s)\n", s.Title, s.Name)
-		figures := shown(f, s)
-		if len(figures) > most {
-			figures = figures[:most]
-		}
-		w := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
-		fmt.Fprint(w, "  subject")
+		table := figuresText
 		if s.Axis != "" {
-			fmt.Fprint(w, "\t"+s.Axis)
+			table = seriesText
 		}
-		for _, fig := range figures {
-			fmt.Fprint(w, "\t"+fig.Name)
-		}
-		fmt.Fprintln(w)
-		for _, r := range s.Rows {
-			fmt.Fprint(w, "  "+r.Subject)
-			if s.Axis != "" {
-				fmt.Fprint(w, "\t"+axisValue(r.X))
-			}
-			if r.Error != "" {
-				fmt.Fprint(w, "\t"+r.Error)
-			}
-			for _, fig := range figures {
-				fmt.Fprint(w, "\t"+withInterval(fig, r.Values[fig.Name]))
-			}
-			fmt.Fprintln(w)
-		}
-		if err := w.Flush(); err != nil {
+		if err := table(out, f, s); err != nil {
 			return err
 		}
 		for _, p := range explain(f, s) {
@@ -67,6 +46,81 @@ func Text(out io.Writer, f *result.File) error {
 	}
 	_, err := fmt.Fprintf(out, "took %v\n", (time.Duration(f.Took * float64(time.Second))).Round(100*time.Millisecond))
 	return err
+}
+
+// figuresText has a line for each row with the first figures.
+func figuresText(out io.Writer, f *result.File, s *result.Scenario) error {
+	figures := shown(f, s)
+	if len(figures) > most {
+		figures = figures[:most]
+	}
+	w := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
+	fmt.Fprint(w, "  subject")
+	for _, fig := range figures {
+		fmt.Fprint(w, "\t"+fig.Name)
+	}
+	fmt.Fprintln(w)
+	for _, r := range s.Rows {
+		fmt.Fprint(w, "  "+r.Subject)
+		if r.Error != "" {
+			fmt.Fprint(w, "\t"+r.Error)
+		}
+		for _, fig := range figures {
+			fmt.Fprint(w, "\t"+withInterval(fig, r.Values[fig.Name]))
+		}
+		fmt.Fprintln(w)
+	}
+	return w.Flush()
+}
+
+// seriesText has a line for each point of the axis with every subject's main figure.
+func seriesText(out io.Writer, f *result.File, s *result.Scenario) error {
+	fig := mainFigure(f, s)
+	fmt.Fprintf(out, "  %s by %s\n", fig.Title, s.Axis)
+	w := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
+	fmt.Fprint(w, "  ")
+	subjects := s.Subjects()
+	for _, name := range subjects {
+		fmt.Fprint(w, "\t"+name)
+	}
+	for _, c := range s.Reference {
+		fmt.Fprint(w, "\t"+c.Subject)
+	}
+	fmt.Fprintln(w)
+	for _, x := range points(s) {
+		fmt.Fprintf(w, "  %g", x)
+		for _, name := range subjects {
+			text := "-"
+			for _, r := range s.Rows {
+				if r.Subject == name && r.X != nil && *r.X == x {
+					if text = withInterval(fig, r.Values[fig.Name]); r.Error != "" {
+						text = r.Error
+					}
+				}
+			}
+			fmt.Fprint(w, "\t"+text)
+		}
+		for _, c := range s.Reference {
+			text := "-"
+			if i := slices.Index(c.X, x); i >= 0 {
+				text = quantity(c.Y[i], fig.Unit)
+			}
+			fmt.Fprint(w, "\t"+text)
+		}
+		fmt.Fprintln(w)
+	}
+	return w.Flush()
+}
+
+// points are the values of the axis that rows have, rising.
+func points(s *result.Scenario) (all []float64) {
+	for _, r := range s.Rows {
+		if r.X != nil {
+			all = append(all, *r.X)
+		}
+	}
+	slices.Sort(all)
+	return slices.Compact(all)
 }
 
 // shown are the document's figures that any of the scenario's rows has, the scenario's main one first.
@@ -104,6 +158,7 @@ func mainFigure(f *result.File, s *result.Scenario) result.Figure {
 	return result.Figure{}
 }
 
+// axisValue is a place on the axis.
 func axisValue(x *float64) string {
 	if x == nil {
 		return "-"

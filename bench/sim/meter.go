@@ -1,15 +1,11 @@
 package sim
 
-import (
-	"math"
-	"time"
-)
+import "math"
 
 // outcome is what one run found.
 type outcome struct {
-	seed    uint64
-	elapsed time.Duration // on the machine's clock, of the whole run
-	events  uint64        // connections that came, measured or not
+	seed   uint64
+	events uint64 // connections that came, measured or not
 
 	span      float64 // of the measurement, in virtual time
 	conns     uint64  // measured: those that came in that time

@@ -124,9 +124,7 @@ func simulate(ctx context.Context, sc *Scenario, c choice, seed uint64) (*outcom
 	r.out = newOutcome(sc, seed)
 	r.meter = newMeter(sc, r.machines)
 	r.special = r.meter.next
-	begun := time.Now()
 	err := r.loop(ctx)
-	r.out.elapsed = time.Since(begun)
 	r.meter.finish(r)
 	return r.out, err
 }
