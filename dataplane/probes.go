@@ -12,10 +12,14 @@ import (
 	"uvs/service"
 )
 
-// Local ports of probes, from where Linux takes its own by default.
+// Local ports of probes: from where Linux takes its own by default, and of passages in the host's name those above, so that
+// frames to the host's MAC address tell by the port that they may be answers.
 const (
-	probePorts     = 28232
+	probePorts     = HostProbePort - probeFirstPort
 	probeFirstPort = 32768
+	hostProbePorts = 1<<16 - HostProbePort
+	// HostProbePort is the first local port of passages in the host's name.
+	HostProbePort = 61000
 )
 
 // probes are those that are out. With thousands of them, a client's packet still meets no lock and no map: its ports lead it
@@ -55,8 +59,13 @@ func newProbe(pr *Probe) *probe {
 func (ps *probes) open(b *probe) bool {
 	ps.mu.Lock()
 	defer ps.mu.Unlock()
-	for range probePorts {
-		if port := uint16(probeFirstPort + rand.N(probePorts)); !ps.hasPort(port) {
+	first, n := probeFirstPort, probePorts
+	if b.passage != nil && b.passage.fromHost {
+		first, n = HostProbePort, hostProbePorts
+	}
+	begin := rand.N(n)
+	for i := range n {
+		if port := uint16(first + (begin+i)%n); !ps.hasPort(port) {
 			ps.enter(b, port)
 			return true
 		}

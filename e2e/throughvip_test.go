@@ -1,7 +1,10 @@
 package e2e
 
 import (
+	"crypto/md5"
+	"encoding/hex"
 	"encoding/json"
+	"io"
 	"net/netip"
 	"slices"
 	"strings"
@@ -76,6 +79,11 @@ func (r *rig) virtual(rs *lab.Host, dev string, there bool) {
 // A real server without the virtual address is down by DR and TUN, though its program runs and its own address answers. By
 // default the checks come in the host's name, and with --probe-address from there.
 func TestServerWithoutVirtualAddressIsDown(t *testing.T) {
+	// Longer than any frame or window: what comes to the host's MAC address must come whole, too.
+	body := md5.New()
+	_, err := io.CopyN(body, lab.Content(0), 60000)
+	must(t, err)
+	digest := hex.EncodeToString(body.Sum(nil))
 	for _, tt := range []struct {
 		name, dev string
 		cfg       rigConfig
@@ -93,7 +101,7 @@ func TestServerWithoutVirtualAddressIsDown(t *testing.T) {
 				rigs = append(rigs, six)
 			}
 			for _, r := range rigs {
-				r.adm("check", "add", "-t", r.webService(), "http", "interval=200ms")
+				r.adm("check", "add", "-t", r.webService(), "http", "interval=200ms", "timeout=500ms", "path=/bytes?n=60000", "digest="+digest)
 				r.adm("-D", "-u", r.udpService()) // which nobody asks for here
 			}
 			r.stands("up")

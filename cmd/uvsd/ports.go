@@ -42,7 +42,7 @@ func (d *daemon) openRx(worker, i int) (link.Link, error) {
 		cfg.Fanout.Group = fanoutGroup(i)
 	}
 	if p.mode == guard.Virtual {
-		cfg.Unicast, cfg.Filter = [][6]byte{p.mac}, link.ForStation(p.mac)
+		cfg.Unicast, cfg.Filter = [][6]byte{p.mac}, link.ForStation(p.mac, dataplane.HostProbePort)
 	}
 	s, err := link.Open(cfg)
 	if err != nil {

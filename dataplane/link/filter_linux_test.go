@@ -122,7 +122,7 @@ func TestStationIsSparedOthersFrames(t *testing.T) {
 	s := twoEnds(t)
 	mac := packet.MAC{2, 0, 0, 0xaa, 0xbb, 0xcc}
 	host := packet.MAC(s.link("near").Attrs().HardwareAddr)
-	near := s.open(Config{Interface: "near", Promiscuous: true, Unicast: [][6]byte{mac}, Filter: ForStation(mac)})
+	near := s.open(Config{Interface: "near", Promiscuous: true, Unicast: [][6]byte{mac}, Filter: ForStation(mac, 61000)})
 	far := s.open(Config{Interface: "far"})
 	almost := [...]packet.MAC{mac, mac}
 	almost[0][0] ^= 4
@@ -131,23 +131,38 @@ func TestStationIsSparedOthersFrames(t *testing.T) {
 	for i, c := range []struct {
 		dst  packet.MAC
 		len  int
+		ip   byte // 0x45, 0x4f or 0x60: with a header that long in front of ports; 0 for another protocol
+		port uint16
 		pass bool
 	}{
-		{mac, 60, true}, {mac, 1514, true},
-		{almost[0], 60, false}, {almost[1], 60, false},
-		{packet.Broadcast, 60, true}, {packet.MAC{0x33, 0x33, 0, 0, 0, 1}, 1514, true},
-		{host, 60, true}, {host, hostFrameLen, true}, {host, hostFrameLen + 1, false}, {host, 1514, false},
+		{mac, 60, 0, 0, true}, {mac, 1514, 0, 0, true},
+		{almost[0], 60, 0, 0, false}, {almost[1], 60, 0, 0, false},
+		{packet.Broadcast, 60, 0, 0, true}, {packet.MAC{0x33, 0x33, 0, 0, 0, 1}, 1514, 0, 0, true},
+		{host, 60, 0, 0, true}, {host, hostFrameLen, 0, 0, true}, {host, hostFrameLen + 1, 0, 0, false}, {host, 1514, 0, 0, false},
+		{host, 1514, 0x45, 60999, false}, {host, 1514, 0x45, 61000, true}, {host, 1514, 0x4f, 60999, false}, {host, 1514, 0x4f, 65535, true},
+		{host, 1514, 0x60, 60999, false}, {host, 1514, 0x60, 61000, true}, {almost[1], 1514, 0x45, 61000, false},
 	} {
 		f := testFrame(i, c.len)
 		copy(f[packet.VnetLen:], c.dst[:])
+		if eth := f[packet.VnetLen:]; c.ip != 0 {
+			n := int(c.ip&0xf) * 4
+			binary.BigEndian.PutUint16(eth[12:], packet.EtherIPv4)
+			if c.ip == 0x60 {
+				n = packet.IPv6Len
+				binary.BigEndian.PutUint16(eth[12:], packet.EtherIPv6)
+			}
+			eth[14] = c.ip
+			binary.BigEndian.PutUint16(eth[14+n+2:], c.port)
+		}
 		sendAll(far, f)
 		if c.pass {
 			want = append(want, i)
 		}
 	}
 	var seen []int
-	for _, f := range receive(t, near, len(want)) {
-		seen = append(seen, int(binary.BigEndian.Uint32(f.eth[14:])))
+	ours := func(eth []byte) bool { return eth[6] == 2 && eth[11] == 0x11 } // testFrame's source
+	for _, f := range receiveThose(t, near, len(want), ours) {
+		seen = append(seen, int(f.eth[17])) // the last byte of testFrame's number
 	}
 	if !slices.Equal(seen, want) {
 		t.Errorf("received %v, want %v", seen, want)

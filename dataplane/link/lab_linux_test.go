@@ -194,6 +194,12 @@ func copyOut(f *Frame) got {
 // protocols than the tests' own are passed over.
 func receive(tb testing.TB, l Link, n int) []got {
 	tb.Helper()
+	return receiveThose(tb, l, n, func(eth []byte) bool { return binary.BigEndian.Uint16(eth[12:]) == testProto })
+}
+
+// receiveThose is receive for the frames that are says yes to.
+func receiveThose(tb testing.TB, l Link, n int, are func(eth []byte) bool) []got {
+	tb.Helper()
 	p, err := NewPoller(l)
 	if err != nil {
 		tb.Fatal(err)
@@ -212,7 +218,7 @@ func receive(tb testing.TB, l Link, n int) []got {
 		for {
 			k := l.Recv(frames)
 			for _, f := range frames[:k] {
-				if len(f.Eth()) >= 14 && binary.BigEndian.Uint16(f.Eth()[12:]) == testProto {
+				if len(f.Eth()) >= 14 && are(f.Eth()) {
 					all = append(all, copyOut(&f))
 				}
 			}
