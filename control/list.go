@@ -36,7 +36,7 @@ func (d *Director) Services(ctx context.Context, key *api.ServiceKey) ([]api.Ser
 }
 
 func (d *Director) describeLocked(v *virtual) api.Service {
-	out := api.Service{ServiceKey: apiKey(v.key), Label: v.label, Config: v.config.api(), Checks: specsOf(v.checks), Policy: v.policy.set, Quorum: v.describeQuorum(),
+	out := api.Service{ServiceKey: apiKey(v.key), Label: v.label, Config: v.config.api(), Checks: specsOf(v.checks), Policy: v.policy.set, Quorum: d.quorumLocked(v),
 		Servers: make([]api.Server, 0, len(v.servers)),
 	}
 	out.Stats, out.Rates = d.stats.services[v.index].shown()

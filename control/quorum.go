@@ -237,17 +237,19 @@ func printable(s string) string {
 	return string(slices.DeleteFunc([]byte(s), func(b byte) bool { return b < ' ' || b == 0x7f }))
 }
 
-// describe is the state of a service as the API shows it; nil without a policy.
-func (v *virtual) describeQuorum() *api.QuorumState {
+// quorumLocked is the state of a service as the API shows it; nil without a policy.
+func (d *Director) quorumLocked(v *virtual) *api.QuorumState {
 	if len(v.policy.set) == 0 {
 		return nil
 	}
 	out := &api.QuorumState{Up: v.quorum.Up(), Weight: v.quorum.weight}
 	if rs := v.quorum.sorry; v.quorum.in {
-		out.Sorry = &api.SorryServer{
-			ServerKey: api.ServerKey{Address: rs.Addr.Addr(), Port: rs.Addr.Port()}, Method: methodNames[rs.Asked()],
-			Active: count(rs.Active()), Inactive: count(rs.Inactive()),
+		out.Sorry = &api.Server{
+			ServerKey: api.ServerKey{Address: rs.Addr.Addr(), Port: rs.Addr.Port()},
+			Config:    api.ServerConfig{Method: methodNames[rs.Asked()], Weight: int(rs.Weight())},
+			Active:    count(rs.Active()), Inactive: count(rs.Inactive()), Persistent: count(rs.Persistent()),
 		}
+		out.Sorry.Stats, out.Sorry.Rates = d.stats.servers[rs.Index].shown()
 	}
 	return out
 }

@@ -54,7 +54,7 @@ func TestTheSorryServerTakesOverWhenTooFewAreUp(t *testing.T) {
 				}
 				c.set(true, "10.1.0.13:80")
 				c.want("nobody is up", web, "10.1.0.99:8080=1")
-				if s := c.state(web); s.Up || s.Weight != 0 || s.Sorry == nil || s.Sorry.Port != 8080 || s.Sorry.Method != api.Masq {
+				if s := c.state(web); s.Up || s.Weight != 0 || s.Sorry == nil || s.Sorry.Port != 8080 || s.Sorry.Config.Method != api.Masq {
 					t.Errorf("with none of 3: %+v", s)
 				}
 				vs := c.vs(web)

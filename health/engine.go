@@ -298,6 +298,12 @@ func (e *Engine) ask(ctx, asking context.Context, p *probe) {
 	if r.Unable {
 		e.warn(r)
 	}
+	if _, direct := p.spec.Options.(DirectOnly); r.OK && !direct { // else it isn't the service that answered
+		now := bootTime()
+		for s := range p.watchers {
+			s.server.ObserveProbe(r.Took, now)
+		}
+	}
 	if p.observe(r) {
 		for s := range p.watchers {
 			e.markDirty(s.key)

@@ -9,7 +9,10 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
+
+	"uvs/service"
 )
 
 // asks has p ask a server, and compares what it says, its beginning, and what share it gives; -1 is none.
@@ -136,6 +139,32 @@ func FuzzParseWeights(f *testing.F) {
 			if err == nil && (!a.Addr().IsValid() || !(share >= 0 && share <= maxShare/100)) {
 				t.Fatalf("%v gets %v", a, share)
 			}
+		}
+	})
+}
+
+// The scheduler rt goes by how quickly servers answer their checks, as long as it is the service that answers.
+func TestAnswersTellHowQuickAServerIs(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := newFarm(t)
+		rs := realServer(webKey, rs1)
+		slow := &scripted{do: func(context.Context, *Target) (string, error) { time.Sleep(40 * time.Millisecond); return "", nil }}
+		spec := f.spec(t, nil)
+		spec.Options = slow
+		f.Watch(webKey, rs, service.Masq, []*Spec{spec})
+		time.Sleep(time.Second)
+		synctest.Wait()
+		if d, _ := rs.ProbeLatency(bootTime()); d < 39*time.Millisecond || d > 41*time.Millisecond {
+			t.Errorf("the server's latency is %v, want 40ms", d)
+		}
+		other := realServer(webKey, rs2)
+		spec = f.spec(t, nil)
+		spec.Options = &WeightFile{Path: "/nonexistent"}
+		f.Watch(webKey, other, service.Masq, []*Spec{spec})
+		time.Sleep(time.Second)
+		synctest.Wait()
+		if d, _ := other.ProbeLatency(bootTime()); d != 0 {
+			t.Errorf("a file answers in %v", d)
 		}
 	})
 }

@@ -29,17 +29,7 @@ type QuorumState struct {
 	Up     bool  `json:"up"`
 	Weight int64 `json:"weight"`
 	// Sorry is the server that has all new connections meanwhile; absent while the service is up and where there is none.
-	Sorry *SorryServer `json:"sorry,omitempty"`
-}
-
-// SorryServer is a server that stands in for a virtual service's own.
-type SorryServer struct {
-	ServerKey
-	// Method is how packets are forwarded to it.
-	Method string `json:"method"`
-	// Active and Inactive count its connections.
-	Active   uint64 `json:"active"`
-	Inactive uint64 `json:"inactive"`
+	Sorry *Server `json:"sorry,omitempty"`
 }
 
 // States of health.

@@ -103,6 +103,9 @@ func (p *printer) services(list []api.Service, s style) {
 				p.server(svc, &svc.Servers[j], s)
 			}
 		}
+		if q := svc.Quorum; q != nil && q.Sorry != nil {
+			p.server(svc, q.Sorry, s)
+		}
 	}
 }
 

@@ -185,6 +185,33 @@ func TestHealthIsPrinted(t *testing.T) {
 	}
 }
 
+// A service that is down as a whole is told of below the servers, and its sorry server is in -L.
+func TestServicesThatAreDown(t *testing.T) {
+	web := api.ServiceKey{Protocol: api.TCP, Address: netip.MustParseAddr("192.0.2.100"), Port: 80}
+	sorry := api.Server{ServerKey: api.ServerKey{Address: netip.MustParseAddr("127.0.0.1"), Port: 4711}, Config: api.ServerConfig{Method: api.Masq, Weight: 1}, Inactive: 3}
+	for _, c := range []struct {
+		quorum       *api.QuorumState
+		health, list string // the end of what is printed
+	}{
+		{nil, "Changed\n", "TCP  192.0.2.100:80 rr\n"},
+		{&api.QuorumState{Up: true, Weight: 5}, "Changed\n", "TCP  192.0.2.100:80 rr\n"},
+		{&api.QuorumState{Weight: 1}, "\ntcp 192.0.2.100:80 is down: servers with a weight of 1 in all are up; no sorry server\n", "TCP  192.0.2.100:80 rr\n"},
+		{&api.QuorumState{Sorry: &sorry}, "is down: servers with a weight of 0 in all are up; the sorry server 127.0.0.1:4711 has its new connections, and 3 of them now\n",
+			"  -> 127.0.0.1:4711               Masq    1      0          3         \n"},
+	} {
+		n := &nurse{kernel: newKernel(), services: []api.Service{{ServiceKey: web, Config: api.ServiceConfig{Scheduler: "rr"}, Quorum: c.quorum}}}
+		if out, _, _ := n.run(t, "health"); !strings.HasSuffix(out, c.health) {
+			t.Errorf("%+v: health prints\n%s", c.quorum, out)
+		}
+		if out, _, _ := n.run(t, "-L", "-n"); !strings.HasSuffix(out, c.list) {
+			t.Errorf("%+v: -L prints\n%s", c.quorum, out)
+		}
+		if out, _, _ := n.run(t, "-S", "-n"); strings.Contains(out, "4711") {
+			t.Errorf("-S saves the sorry server:\n%s", out)
+		}
+	}
+}
+
 // A removed server isn't in -L, as it isn't in the service; -S has what was set.
 func TestListingsOfServersThatHealthKeepsOut(t *testing.T) {
 	zero, two := 0, 2

@@ -31,7 +31,32 @@ func (r *run) healthWord(args []string) error {
 	if err != nil || asJSON {
 		return r.json(api.HealthReply{Servers: list}, err)
 	}
-	return r.health(list, history, time.Now())
+	if err := r.health(list, history, time.Now()); err != nil {
+		return err
+	}
+	services, err := r.Backend.Services(r.ctx, key)
+	if err != nil {
+		return err
+	}
+	return r.quorums(services)
+}
+
+// quorums says which services are down as a whole, and who stands in for their servers.
+func (r *run) quorums(services []api.Service) error {
+	for i := range services {
+		q := services[i].Quorum
+		if q == nil || q.Up {
+			continue
+		}
+		instead := "no sorry server"
+		if s := q.Sorry; s != nil {
+			instead = fmt.Sprintf("the sorry server %v has its new connections, and %d of them now", s.ServerKey, s.Active+s.Inactive)
+		}
+		if _, err := fmt.Fprintf(r.out, "\n%v is down: servers with a weight of %d in all are up; %s\n", services[i].ServiceKey, q.Weight, instead); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // health prints a line for each check of each server.
