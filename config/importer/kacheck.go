@@ -20,6 +20,8 @@ type kaCheck struct {
 	defaults kaDefaults
 	via      string
 	serves   int // the port that packets to the server have
+
+	tcpService bool // and of no other protocol
 }
 
 // kaCheckers maps keepalived's checkers. Each returns what all has to succeed.
@@ -44,7 +46,8 @@ func (m *kaMapper) checks(s *kaService, d *directive, server *config.Server) (li
 		if !is {
 			continue
 		}
-		c := &kaCheck{kaMapper: m, at: in, server: server, defaults: defaults.in(in), serves: s.serves(server)}
+		c := &kaCheck{kaMapper: m, at: in, server: server, defaults: defaults.in(in), serves: s.serves(server),
+			tcpService: len(s.service.Protocol) == 0 && s.at.arg(0) != "fwmark"}
 		if server.Method != "nat" {
 			c.via = "direct" // keepalived asks the server's own address
 		}
@@ -149,6 +152,9 @@ func (c *kaCheck) smtp() []check {
 
 func (c *kaCheck) dns() []check {
 	k := check{CheckSettings: c.set("dns", 3, 0), options: map[string]any{dnsName: ".", dnsType: "SOA"}}
+	if c.tcpService {
+		c.at.approx("checks: asks by TCP, which the service speaks, not by UDP")
+	}
 	if n := c.at.find("name"); n != nil {
 		k.options[dnsName] = n.arg(0)
 		n.exact("checks." + dnsName)
@@ -438,9 +444,18 @@ func hexString(s string) (b, any []byte, err error) {
 func hexEscapes(b []byte) string {
 	var s strings.Builder
 	for _, c := range b {
-		if c >= ' ' && c < 0x7f && c != '\\' {
+		switch {
+		case c == '\r':
+			s.WriteString(`\r`)
+		case c == '\n':
+			s.WriteString(`\n`)
+		case c == '\t':
+			s.WriteString(`\t`)
+		case c == '\\':
+			s.WriteString(`\\`)
+		case c >= ' ' && c < 0x7f:
 			s.WriteByte(c)
-		} else {
+		default:
 			fmt.Fprintf(&s, `\x%02x`, c)
 		}
 	}

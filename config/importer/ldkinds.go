@@ -55,7 +55,7 @@ var ldKinds = map[string]func(*ldCheck, *check){
 	"simpletcp": func(c *ldCheck, k *check) {
 		k.Kind = talkKind
 		if v := c.value("request"); v != "" {
-			k.options[talkSend] = v
+			k.options[talkSend] = hexEscapes([]byte(strings.ReplaceAll(v, `\n`, "\n")))
 			c.s.uses(map[string]string{"request": talkSend})
 		}
 		c.pattern(k, talkMatch)

@@ -26,7 +26,11 @@ func (b *builder) ipvsadm(file, text string, lim *limits) (tree []*directive, er
 		tree = append(tree, d)
 		switch {
 		case r.Err != nil:
-			d.missing(strings.TrimSpace(r.Err.Error()))
+			why := strings.TrimSpace(r.Err.Error())
+			if strings.Contains(why, "address[:port]") {
+				why += " (if that is a name, nothing here knows it: ipvsadm -S -n writes numbers)"
+			}
+			d.missing(why)
 		case r.Op == nil:
 			d.needless("changes nothing")
 		default:
