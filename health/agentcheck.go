@@ -16,7 +16,7 @@ import (
 // maint, and takes no new connections when it says drain or 0%. An agent that doesn't answer, or not to the point, says nothing
 // about the server, which keeps what it had: another check is to find out whether it serves. The port is 9777 unless set.
 type AgentCheck struct {
-	// Send is sent to the agent first; \r, \n and the like are understood. Most agents want nothing.
+	// Send is sent to the agent first; \r, \n and the like are understood. An agent seldom wants anything.
 	Send string `json:"send,omitempty"`
 	// Required makes an agent that doesn't answer a reason for the server to be down.
 	Required bool `json:"required,omitempty"`
