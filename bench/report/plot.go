@@ -305,7 +305,7 @@ func axisPlot(f *result.File, s *result.Scenario) (figurePlot, error) {
 		p.Add(l, sc)
 		p.Legend.Add(subject, l, sc)
 	}
-	for _, c := range s.Reference {
+	for k, c := range s.Reference {
 		points := make(plotter.XYs, len(c.X))
 		for i := range c.X {
 			points[i] = plotter.XY{X: c.X[i], Y: c.Y[i]}
@@ -314,7 +314,7 @@ func axisPlot(f *result.File, s *result.Scenario) (figurePlot, error) {
 		if err != nil {
 			return figurePlot{}, err
 		}
-		sc.GlyphStyle = draw.GlyphStyle{Color: ink, Shape: draw.CrossGlyph{}, Radius: vg.Points(4)}
+		sc.GlyphStyle = draw.GlyphStyle{Color: ink, Shape: []draw.GlyphDrawer{draw.CrossGlyph{}, draw.PlusGlyph{}, draw.RingGlyph{}}[k%3], Radius: vg.Points(4)}
 		p.Add(sc)
 		p.Legend.Add(c.Subject, sc)
 	}

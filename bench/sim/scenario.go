@@ -232,3 +232,9 @@ func parseChoice(text string) (choice, error) {
 
 // unlimited is more than ever come.
 const unlimited = math.MaxInt32
+
+// words are the names of the choice's flags.
+func (c *choice) words() []string { return strings.Fields(c.text)[1:] }
+
+// Size is the number of the scenario's servers.
+func (s *Scenario) Size() int { return len(s.list) }

@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"uvs/bench/result"
 	"uvs/bench/studies"
@@ -257,4 +258,33 @@ func FuzzReadTrace(f *testing.F) {
 			}
 		}
 	})
+}
+
+// TestLiveMeasuresEveryPointInTurn has the study's points measured by somebody who makes the responses up.
+func TestLiveMeasuresEveryPointInTurn(t *testing.T) {
+	s, err := ParseStudy([]byte(good), ".")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := s.RunLive(t.Context(), Options{}, nil); err == nil || !strings.Contains(err.Error(), "scenario one: on real servers arrivals are closed") {
+		t.Errorf("an open population on real servers: %v", err)
+	}
+	var asked []string
+	f, err := s.RunLive(t.Context(), Options{Scenarios: []string{"two"}, Seeds: 2}, func(_ context.Context, l *Live) (*LiveResult, error) {
+		asked = append(asked, fmt.Sprintf("%d %s %d", l.Round, l.Scheduler, l.Clients))
+		if demand, latency, think := l.Next(); demand <= 0 || latency != 0 || think != 0 || len(l.Servers) != 2 || l.Servers[0].Speed != 1 {
+			t.Errorf("asked for %v, %v, %v of %+v", demand, latency, think, l.Servers)
+		}
+		return &LiveResult{Responses: []time.Duration{time.Second, 3 * time.Second}, Failures: 2, Time: 10 * time.Second}, nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got, want := strings.Join(asked, ", "), "0 rr 1, 0 rr 5, 0 wlc 1, 0 wlc 5, 1 rr 1, 1 rr 5, 1 wlc 1, 1 wlc 5"; got != want {
+		t.Errorf("asked %s, want %s", got, want)
+	}
+	r := f.Scenarios[0].Rows[3]
+	if r.Subject != "wlc" || *r.X != 5 || r.Values["mean"].Value != 2 || r.Values["failed"].Value != 50 || r.Values["throughput"].Value != 0.2 || r.Values["mean"].N != 2 {
+		t.Errorf("the last row is %+v", r)
+	}
 }

@@ -10,6 +10,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"time"
 
 	"uvs/bench"
 	"uvs/bench/progress"
@@ -55,6 +56,16 @@ func simulate(ctx context.Context, args []string, out io.Writer) error {
 	plots := fs.String("plots", "", "also write every plot as SVG and PNG into this `directory`")
 	list := fs.Bool("list", false, "list the studies that uvsbench brings along")
 	print := fs.String("print", "", "print the `study` of that name")
+	onLab := fs.Bool("lab", false, "measure it on real servers behind uvsd in a lab, too, and report both (as root; the study's arrivals are closed)")
+	live := bench.StudyLab{}
+	fs.DurationVar(&live.Time, "lab-time", 20*time.Second, "length of each measurement there")
+	rounds := fs.Int("lab-rounds", 1, "rounds of measurements there")
+	labSchedulers := []string{"rr"}
+	fs.Func("lab-schedulers", "the `schedulers` measured there (default rr)", func(s string) error {
+		labSchedulers = nil
+		return names(&labSchedulers)(s)
+	})
+	fs.StringVar(&live.Programs, "programs", "", "`directory` of uvsd and uvsadm, for the lab (default that of uvsbench)")
 	quiet := fs.Bool("quiet", false, "no tables and no progress bar")
 	if err := fs.Parse(args); err != nil {
 		return err
@@ -75,6 +86,13 @@ func simulate(ctx context.Context, args []string, out io.Writer) error {
 	case *study == "":
 		return errors.New("which study? --study FILE or --study NAME; uvsbench sim --list lists those there are")
 	}
+	if live.Programs == "" {
+		self, err := os.Executable()
+		if err != nil {
+			return err
+		}
+		live.Programs = filepath.Dir(self)
+	}
 	s, name, err := readStudy(*study)
 	if err != nil {
 		return err
@@ -88,10 +106,49 @@ func simulate(ctx context.Context, args []string, out io.Writer) error {
 	if f == nil {
 		return err
 	}
-	f.Machine, f.Command = bench.Machine(), "uvsbench sim "+strings.Join(args, " ")
-	return errors.Join(err, finish(out, f, *quiet, outputs{
+	files := []*result.File{f}
+	if *onLab && err == nil {
+		labOpts := sim.Options{Schedulers: labSchedulers, Scenarios: opts.Scenarios, Seeds: *rounds}
+		if !*quiet {
+			bar := progress.New(os.Stderr, "measuring "+name)
+			defer bar.Done()
+			labOpts.Progress = func(done, of float64) { bar.Set(done, of, fmt.Sprintf("%.0f of %.0f measurements", done, of)) }
+		}
+		var measured *result.File
+		if measured, err = live.Run(ctx, s, labOpts); measured != nil {
+			for i := range measured.Scenarios { // what the simulator says stands beside it
+				beside(&measured.Scenarios[i], f)
+			}
+			files = append(files, measured)
+		}
+	}
+	for _, f := range files {
+		f.Machine, f.Command = bench.Machine(), "uvsbench sim "+strings.Join(args, " ")
+	}
+	return errors.Join(err, finish(out, files, *quiet, outputs{
 		html: place(*html, *dir, name+".html"), json: place(*file, *dir, name+".json"), plots: *plots,
 	}))
+}
+
+// beside adds the simulation's values to a measured scenario, as curves to compare with.
+func beside(s *result.Scenario, simulated *result.File) {
+	for i := range simulated.Scenarios {
+		o := &simulated.Scenarios[i]
+		if o.Name != s.Name {
+			continue
+		}
+		for _, subject := range s.Subjects() {
+			c := result.Curve{Subject: subject + ", simulated"}
+			for _, r := range o.Rows {
+				if r.Subject == subject && r.X != nil {
+					c.X, c.Y = append(c.X, *r.X), append(c.Y, r.Values[o.Main].Value)
+				}
+			}
+			if len(c.X) > 0 {
+				s.Reference = append(s.Reference, c)
+			}
+		}
+	}
 }
 
 // readStudy reads a study by its file or by its name.
@@ -147,11 +204,13 @@ func place(asked, dir, name string) string {
 	return asked
 }
 
-// finish prints a result's tables and writes its files.
-func finish(out io.Writer, f *result.File, quiet bool, to outputs) error {
+// finish prints results' tables and writes their files.
+func finish(out io.Writer, files []*result.File, quiet bool, to outputs) error {
 	var err error
-	if !quiet {
-		err = report.Text(out, f)
+	for _, f := range files {
+		if !quiet {
+			err = errors.Join(err, report.Text(out, f))
+		}
 	}
 	wrote := func(name string, e error) {
 		err = errors.Join(err, e)
@@ -159,14 +218,21 @@ func finish(out io.Writer, f *result.File, quiet bool, to outputs) error {
 			fmt.Fprintln(out, "wrote", name)
 		}
 	}
-	if to.json != "" {
-		wrote(to.json, f.Write(to.json))
+	for i, f := range files {
+		if to.json == "" {
+			break
+		}
+		name := to.json
+		if i > 0 {
+			name = strings.TrimSuffix(name, ".json") + "-" + f.Kind + ".json"
+		}
+		wrote(name, f.Write(name))
 	}
 	if to.html != "" {
-		wrote(to.html, report.WriteHTML(to.html, []*result.File{f}))
+		wrote(to.html, report.WriteHTML(to.html, files))
 	}
 	if to.plots != "" {
-		wrote("plots in "+to.plots, report.WritePlots(to.plots, []*result.File{f}))
+		wrote("plots in "+to.plots, report.WritePlots(to.plots, files))
 	}
 	return err
 }
