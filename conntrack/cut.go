@@ -26,9 +26,9 @@ func (t *Table) Cut(doomed func(*service.RealServer) bool, now int64) Cuts {
 	return t.end(doomed, now, true)
 }
 
-// Forsake ends the templates of the servers that doomed chooses, and their flows that aren't connections (UDP): the next
-// datagram and the next connection of a persistent client are scheduled afresh. TCP and SCTP go on. It is for servers that
-// cannot serve; the rest is as for Cut.
+// Forsake ends the templates of the servers that doomed chooses, their flows that aren't connections (UDP), and TCP
+// connections that are just being opened: the next datagram, the client's next SYN and the next connection of a persistent
+// client are scheduled afresh. Other TCP and SCTP go on. It is for servers that cannot serve; the rest is as for Cut.
 func (t *Table) Forsake(doomed func(*service.RealServer) bool, now int64) Cuts {
 	return t.end(doomed, now, false)
 }
@@ -48,8 +48,8 @@ func (t *Table) end(doomed func(*service.RealServer) bool, now int64, connection
 	t.each(t.conns, func(s *shard, slot uint32, e *entry) {
 		p := service.Proto(e.proto())
 		switch {
-		case !connections && (p == service.TCP || p == service.SCTP), !chosen(e):
-		case p == service.TCP && e.state() != TimeWait && e.state() != Close && e.flags()&NoCPort == 0:
+		case !connections && (p == service.TCP && !e.opening() || p == service.SCTP), !chosen(e):
+		case connections && p == service.TCP && e.state() != TimeWait && e.state() != Close && e.flags()&NoCPort == 0:
 			t.cut(s, slot, e, tick)
 			n.Reset++
 		default:
@@ -64,6 +64,12 @@ func (t *Table) end(doomed func(*service.RealServer) bool, now int64, connection
 		}
 	})
 	return n
+}
+
+// opening says that a TCP connection isn't established yet.
+func (e *entry) opening() bool {
+	s := e.state()
+	return (s == SynRecv || s == SynSent || s == SynAck) && e.flags()&NoCPort == 0
 }
 
 // each calls f for every entry in shards, with its shard's lock held. f may drop it.

@@ -66,6 +66,77 @@ func TestCutEmptiesOneServerAndNoOther(t *testing.T) {
 	}
 }
 
+func TestForsakenServersKeepEstablishedConnectionsAlone(t *testing.T) {
+	for _, family := range families {
+		w := newWorld(t, Config{Shards: 4})
+		rs, other := w.server(t, family.server, service.Masq), w.server(t, family.server, service.Masq)
+		const each = 300
+		var c Conn
+		kinds := []struct {
+			proto service.Proto
+			flags uint8 // of a second packet
+			left  bool
+		}{{service.TCP, packet.TCPAck, true}, {service.TCP, 0, false}, {service.UDP, 0, false}}
+		for i := range len(kinds) * each {
+			kind := kinds[i/each]
+			to := rs
+			if i%2 == 1 {
+				to = other
+			}
+			f := family.numbered(kind.proto, i)
+			w.open(f, to, &c)
+			if kind.flags != 0 {
+				w.In(&f, kind.flags, w.now, &c)
+			}
+		}
+		before := counts(other)
+		if got, want := w.Forsake(only(rs), w.now), (Cuts{Dropped: each}); got != want {
+			t.Errorf("%s: Forsake = %+v, want %+v", family.name, got, want)
+		}
+		if counts(other) != before || counts(rs) != [3]int32{each / 2, 0, 0} {
+			t.Errorf("%s: the servers count %v and %v, want %d active and %v", family.name, counts(rs), counts(other), each/2, before)
+		}
+		for i := range len(kinds) * each {
+			kind := kinds[i/each]
+			f := family.numbered(kind.proto, i)
+			want := Hit
+			if i%2 == 0 && !kind.left {
+				want = Miss
+			}
+			if got := w.In(&f, packet.TCPAck, w.now, &c); got != want {
+				t.Fatalf("%s: In = %v of flow %d, want %v", family.name, got, i, want)
+			}
+		}
+	}
+}
+
+func TestForsakenServersHaveNoTemplates(t *testing.T) {
+	p := newPersistence(t, time.Hour)
+	f := p.connect(1)
+	var c Conn
+	p.In(&f, packet.TCPAck, p.now, &c)
+	if got := p.Forsake(only(p.rs), p.now); got != (Cuts{}) {
+		t.Errorf("Forsake = %+v: the connection goes on, and what it hangs on", got)
+	}
+	if o := p.find(); o != Miss {
+		t.Errorf("the template is found: %v", o)
+	}
+	if o := p.In(&f, packet.TCPAck, p.now, &c); o != Hit {
+		t.Errorf("its connection: %v", o)
+	}
+	if o := p.InsertTemplate(p.template(time.Hour), &p.c); o != Inserted {
+		t.Fatalf("another template for the client: %v", o)
+	}
+	if got := p.Forsake(only(p.rs), p.now); got != (Cuts{Templates: 1}) || p.find() != Miss {
+		t.Errorf("Forsake of a template without connections = %+v", got)
+	}
+	p.In(&f, packet.TCPRst, p.now, &c)
+	p.pass(2 * time.Hour)
+	if st := p.Stats(); st.Conns != 0 || st.Templates != 0 || counts(p.rs) != [3]int32{} {
+		t.Errorf("in the end %+v are left, the server counts %v", st, counts(p.rs))
+	}
+}
+
 // A connection that was cut answers packets of both directions, lives ten seconds after the first, and steps back before a
 // new connection.
 func TestWhatWasCutIsResetByItsNextPacket(t *testing.T) {

@@ -311,15 +311,15 @@ func (d *Director) forgetFlows(rs *service.RealServer) {
 	}
 }
 
-// DropForsaken drops the UDP flows and the persistence templates of servers that have ceased to serve, so that their next
-// packets go to others. Run calls it when there are some.
+// DropForsaken drops the UDP flows, the TCP connections being opened and the persistence templates of servers that have ceased to
+// serve, so that their next packets go to others. Run calls it when there are some.
 func (d *Director) DropForsaken() {
 	d.mu.Lock()
 	doomed := d.forsaken
 	d.forsaken = map[*service.RealServer]struct{}{}
 	for rs := range doomed {
 		_, s := d.subjectLocked(health.Subject{Service: rs.Service, Server: rs.Addr})
-		if s != nil && s.rs == rs && s.health.serving || rs.Inactive() == 0 && rs.Persistent() == 0 {
+		if s != nil && s.rs == rs && s.health.serving || rs.Refs() == 0 {
 			delete(doomed, rs)
 		}
 	}

@@ -21,7 +21,7 @@ import (
 type guarded struct {
 	*rig
 	*view
-	t     *testing.T // the rig's and the view's
+	t     testing.TB // the rig's and the view's
 	nginx map[int]*lab.Cmd
 	conf  []string // {NAME}s of ldirectord.cf and what they stand for
 }
@@ -100,7 +100,7 @@ http {
 }
 `
 
-func newGuarded(t *testing.T, cfg rigConfig, quiescent, autoreload string) *guarded {
+func newGuarded(t testing.TB, cfg rigConfig, quiescent, autoreload string) *guarded {
 	t.Helper()
 	needs(t, "ldirectord", "ldirectord")
 	needs(t, "nginx", "nginx-light")

@@ -291,6 +291,14 @@ func TestASuspectIsAskedAtOnce(t *testing.T) {
 		f.Suspect(webKey, rs1, "no answers")
 		time.Sleep(250 * time.Millisecond)
 		f.want(t, "it says nothing", s, Down)
+
+		f.Watch(webKey, realServer(webKey, rs2), service.Masq, []*Spec{f.spec(t, func(s *Settings) { s.InBand = false })})
+		time.Sleep(100 * time.Millisecond)
+		f.Suspect(webKey, rs2, "resets")
+		time.Sleep(100 * time.Millisecond)
+		if n := len(f.times(rs2)); n != 1 {
+			t.Errorf("asked %d times although packets are not to matter", n)
+		}
 	})
 }
 

@@ -100,7 +100,7 @@ func (p *probe) timeout(time.Time) time.Duration {
 
 // suspect notes a suspicion and says whether the server is to be asked now.
 func (p *probe) suspect(now time.Time, why string) bool {
-	if p.state != Up || p.suspected != "" || now.Sub(p.clearedAt) < calm {
+	if !p.spec.InBand || p.state != Up || p.suspected != "" || now.Sub(p.clearedAt) < calm {
 		return false
 	}
 	p.suspected = why

@@ -53,6 +53,9 @@ type Settings struct {
 	// Via is the way of the probes: "direct" is to the real server's address; "vip" is to the virtual address by the way that
 	// clients' packets take to this server; "auto", the default, is vip with direct routing and tunnels, direct otherwise.
 	Via string `json:"via"`
+	// InBand has the server asked at once, and in quick succession, when clients' packets make it suspicious: SYNs without an
+	// answer, resets, stalls; default yes.
+	InBand bool `json:"inband"`
 }
 
 // Ways of a probe, and what a server counts as at first.
@@ -124,6 +127,9 @@ func (s *Settings) prepare(given map[string]json.RawMessage, options Prober) err
 	}
 	if !set("start") {
 		s.Start = StartUp
+	}
+	if !set("inband") {
+		s.InBand = true
 	}
 	if !set("via") {
 		s.Via = Auto

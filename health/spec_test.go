@@ -16,7 +16,7 @@ func TestDecodeFillsInDefaults(t *testing.T) {
 		t.Fatal(err)
 	}
 	want := Settings{Kind: "tcp", ID: "tcp", Interval: Duration(2 * time.Second), Timeout: Duration(time.Second), Retry: Duration(2 * time.Second),
-		Rise: 2, Fall: 2, Jitter: 10, WarmUp: Duration(time.Second), Start: StartUp, Via: Auto}
+		Rise: 2, Fall: 2, Jitter: 10, WarmUp: Duration(time.Second), Start: StartUp, Via: Auto, InBand: true}
 	if s.Settings != want {
 		t.Errorf("got  %+v\nwant %+v", s.Settings, want)
 	}
