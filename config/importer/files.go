@@ -115,14 +115,14 @@ var escapeGlob = strings.NewReplacer(`\`, `\\`, `*`, `\*`, `?`, `\?`, `[`, `\[`)
 
 // braces expands {a,b} as csh does, nested ones too, to at most so many words.
 func braces(s string, most int) ([]string, error) {
-	open := strings.IndexByte(s, '{')
-	if open < 0 || strings.HasPrefix(s[open:], "{}") {
+	from := strings.IndexByte(s, '{')
+	if from < 0 || strings.HasPrefix(s[from:], "{}") {
 		return []string{s}, nil
 	}
-	depth, start := 0, open+1
+	depth, start := 0, from+1
 	var parts []string
 	end := -1
-	for i := open; i < len(s) && end < 0; i++ {
+	for i := from; i < len(s) && end < 0; i++ {
 		switch s[i] {
 		case '{':
 			depth++
@@ -141,7 +141,7 @@ func braces(s string, most int) ([]string, error) {
 	}
 	var all []string
 	for _, p := range parts {
-		more, err := braces(s[:open]+p+s[end+1:], most-len(all))
+		more, err := braces(s[:from]+p+s[end+1:], most-len(all))
 		if err != nil {
 			return nil, err
 		}

@@ -94,6 +94,36 @@ func TestEveryDirectiveHasItsMapper(t *testing.T) {
 	}
 }
 
+// everyLine checks that each line of a file that says something is in the report.
+func everyLine(t *testing.T, path string, r *Result) {
+	t.Helper()
+	text, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	named := map[int]bool{}
+	for _, i := range r.Report.Items {
+		named[i.Line] = named[i.Line] || i.File == path
+	}
+	number := 0
+	for line := range strings.Lines(string(text)) {
+		number++
+		s := line
+		if r.Kind == Keepalived {
+			s = uncomment(line)
+		}
+		if s = strings.Trim(s, "{} \t\r\n\\"); s != "" && s[0] != '#' && !named[number] {
+			t.Errorf("%s:%d: the report says nothing of %q", path, number, strings.TrimSpace(line))
+		}
+	}
+}
+
+func TestEveryLineIsInTheReport(t *testing.T) {
+	for _, path := range samples(t) {
+		everyLine(t, path, imported(t, path))
+	}
+}
+
 // The samples have every keyword that the importers know.
 func TestSamplesHaveEveryKeyword(t *testing.T) {
 	have := map[Kind]map[string]bool{}

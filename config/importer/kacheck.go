@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"fmt"
 	"net/netip"
+	"os"
 	"regexp"
 	"slices"
 	"strings"
@@ -233,22 +234,22 @@ func (c *kaCheck) udp() []check {
 		}
 	}
 	if r := c.at.find("require_reply"); r != nil {
-		b, any, err := hexString(strings.Join(r.args, " "))
+		b, loose, err := hexString(strings.Join(r.args, " "))
 		switch {
 		case err != nil:
 			r.missing(err.Error())
-		case len(b) == 0 || len(any) > 0 && any[0] != 0:
+		case len(b) == 0 || len(loose) > 0 && loose[0] != 0:
 			k.options["match"] = "^" // whatever, but something
 			if len(b) == 0 {
 				r.exact("checks.match")
 			} else {
 				r.approx("checks.match: any answer")
 			}
-		case any == nil:
+		case loose == nil:
 			k.options["expect"] = hexEscapes(b)
 			r.approx("checks.expect: an answer shorter than that is not enough")
 		default:
-			n := slices.IndexFunc(any, func(m byte) bool { return m != 0 })
+			n := slices.IndexFunc(loose, func(m byte) bool { return m != 0 })
 			k.options["expect"] = hexEscapes(b[:n])
 			r.approx("checks.expect: what stands before the first x")
 		}
@@ -314,14 +315,11 @@ func (c *kaCheck) tls(options map[string]any) {
 		for _, in := range s.block {
 			switch in.name {
 			case "ca", "cafile":
-				options["ca"] = in.arg(0)
-				in.exact("checks.ca")
+				pemFile(in, "ca", options)
 			case "certificate", "certfile":
-				options["cert"] = in.arg(0)
-				in.exact("checks.cert")
+				pemFile(in, "cert", options)
 			case "key", "keyfile":
-				options["key"] = in.arg(0)
-				in.exact("checks.key")
+				pemFile(in, "key", options)
 			case "password":
 				in.missing("keys with a password aren't read; take it off: openssl pkey")
 			default:
@@ -330,6 +328,18 @@ func (c *kaCheck) tls(options map[string]any) {
 		}
 	}
 }
+
+// pemFile maps a file with certificates or a key. Who validates the option reads the file, so that it mustn't be a device.
+func pemFile(d *directive, key string, options map[string]any) {
+	if info, err := os.Stat(d.arg(0)); err == nil && (!info.Mode().IsRegular() || info.Size() > maxPEM) {
+		d.missing("no file of certificates or keys")
+		return
+	}
+	options[key] = d.arg(0)
+	d.exact("checks." + key)
+}
+
+const maxPEM = 4 << 20
 
 // url maps one url of a checker.
 func (c *kaCheck) url(u *directive, common map[string]any) map[string]any {
@@ -407,8 +417,8 @@ func (c *kaCheck) regex(u *directive, o map[string]any) {
 }
 
 // hexString reads keepalived's way of writing bytes: pairs of digits, a digit alone before a blank being one of its own. Where
-// x stands for a digit, any has the half bytes that aren't looked at.
-func hexString(s string) (b, any []byte, err error) {
+// x stands for a digit, loose has the half bytes that aren't looked at.
+func hexString(s string) (b, loose []byte, err error) {
 	wild := false
 	for word := range strings.FieldsSeq(s) {
 		for len(word) > 0 {
@@ -431,13 +441,13 @@ func hexString(s string) (b, any []byte, err error) {
 					v |= byte(at)
 				}
 			}
-			b, any = append(b, v), append(any, mask)
+			b, loose = append(b, v), append(loose, mask)
 		}
 	}
 	if !wild {
-		any = nil
+		loose = nil
 	}
-	return b, any, nil
+	return b, loose, nil
 }
 
 // hexEscapes writes bytes as a check's options have them.

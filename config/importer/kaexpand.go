@@ -21,7 +21,6 @@ type kaExpander struct {
 	files *files
 	id    string // what conditions are compared with: keepalived's -i
 	defs  map[string]kaDefinition
-	vars  map[string]bool // those of sequences
 	bytes int
 	lines []kaLine
 	// notes are directives that lead to no line of their own: conditions that don't hold, definitions, includes.
@@ -37,6 +36,9 @@ type kaDefinition struct {
 	lines []kaLine
 	multi bool
 }
+
+// isPutIn is said of a definition, and of where several lines are put in.
+const isPutIn = "definition, put in where it is used"
 
 // kaIncludes are the keywords that include a file. Those with a letter more say what is an error.
 var kaIncludes = []string{"include", "includer", "includem", "includew", "includeb", "includea"}
@@ -94,7 +96,7 @@ func (e *kaExpander) expand(path, text string) error {
 				e.elsewhere(at, s)
 				continue
 			}
-			e.note(at, "$"+n, nil, Exact, "definition, put in where it is used")
+			e.note(at, "$"+n, nil, Exact, isPutIn)
 			continue
 		}
 		if err := e.line(at, s, 0); err != nil {
@@ -165,7 +167,7 @@ func (e *kaExpander) line(at place, s string, depth int) error {
 		}
 		if name, value, is := definition(s); is {
 			e.defs[name] = kaDefinition{lines: []kaLine{{at, value}}}
-			e.note(at, "$"+name, nil, Exact, "definition, put in where it is used")
+			e.note(at, "$"+name, nil, Exact, isPutIn)
 			return nil
 		}
 		next, after, changed := e.substitute(at, s)
@@ -221,6 +223,7 @@ func (e *kaExpander) substitute(at place, s string) (next string, after []kaLine
 		case def.multi && len(def.lines) == 0:
 			return s[:i], nil, true
 		case def.multi && i == 0:
+			e.note(at, "$"+name, nil, Exact, isPutIn)
 			// A line of nothing but the parameter: each of its lines keeps its own place.
 			return "", def.lines, true
 		case def.multi:

@@ -232,15 +232,15 @@ func (c *ldCheck) portOf(k *check, service string) {
 
 // negotiate is the check that speaks the service's protocol.
 func (c *ldCheck) negotiate(settings config.CheckSettings) *check {
-	make, known := ldKinds[c.s.kind]
-	if !known || make == nil {
+	fill := ldKinds[c.s.kind]
+	if fill == nil {
 		return nil
 	}
 	k := &check{CheckSettings: settings, options: map[string]any{}}
 	if d := c.s.at.find("service"); d != nil {
 		d.exact("checks.kind")
 	}
-	make(c, k)
+	fill(c, k)
 	c.portOf(k, c.s.kind)
 	return k
 }

@@ -76,9 +76,13 @@ func TestShippedSamplesAreImported(t *testing.T) {
 				t.Errorf("%s:%d: %s: %s", filepath.Base(i.File), i.Line, i.Directive, i.Note)
 			}
 		}
+		everyLine(t, path, r)
 		if len(r.Report.Items) == 0 {
 			t.Errorf("%s: nothing was found in it", path)
 		}
+	}
+	if count[Exact] < 500 {
+		t.Errorf("only %d directives were carried over exactly", count[Exact])
 	}
 	t.Logf("%d samples, %d directives carried over exactly, %d approximately, %d kept, %d needless, %d not", len(shipped)+1, count[Exact],
 		count[Approximate], count[Kept], count[Needless], count[Missing])

@@ -217,3 +217,15 @@ func TestGuess(t *testing.T) {
 		}
 	}
 }
+
+// A device named as a certificate is not opened: it may never end.
+func TestNoDeviceIsReadAsACertificate(t *testing.T) {
+	text := "SSL {\n ca /dev/zero\n}\nvirtual_server 192.0.2.1 443 {\n real_server 192.0.2.2 443 {\n  SSL_GET {\n   url {\n    path /\n   }\n  }\n }\n}\n"
+	r, err := importText("k.conf", text, Options{Kind: Keepalived, ConfigID: "low"}, &files{limits: lim})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if i := r.Report.Items[1]; i.Name != "ca" || i.Grade != Missing {
+		t.Errorf("%+v", i)
+	}
+}
