@@ -54,7 +54,7 @@ func (u *UDP) Prepare() (err error) {
 	case len(u.request) > maxDatagram:
 		return fmt.Errorf("request: %d bytes, a datagram has at most %d", len(u.request), maxDatagram)
 	case u.Wait < 0:
-		return fmt.Errorf("wait=%v: it is not negative", u.Wait)
+		return fmt.Errorf("wait: %v is negative", u.Wait)
 	}
 	return nil
 }
