@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"strings"
 	"sync"
 	"testing"
 	"testing/synctest"
@@ -313,6 +314,11 @@ func TestWhatIsWantingHereSaysNothingOfTheServer(t *testing.T) {
 		f.want(t, "probes can't be made", s, Up)
 		if r := f.Reports(s)[0]; !r.Last.Unable || r.Last.Text == "" {
 			t.Errorf("reported: %+v", r.Last)
+		}
+		faulty := f.spec(t, nil)
+		faulty.Options.(*scripted).do = func(context.Context, *Target) (string, error) { panic("a fault") }
+		if r := f.Test(t.Context(), &Route{Service: webKey, Server: realServer(webKey, rs1), To: rs1}, faulty, nil); !r.Unable || !strings.Contains(r.Text, "a fault") {
+			t.Errorf("a check with a fault: %+v", r)
 		}
 	})
 }

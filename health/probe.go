@@ -3,6 +3,7 @@ package health
 import (
 	"context"
 	"errors"
+	"fmt"
 	"math/rand/v2"
 	"net"
 	"syscall"
@@ -191,13 +192,23 @@ func (e *Engine) exchange(ctx context.Context, spec *Spec, r *Route, record func
 	if spec.Port != 0 {
 		t.Server = withPort(t.Server, spec.Port)
 	}
-	said, err := spec.Options.Probe(ctx, t)
+	said, err := ask(ctx, spec.Options, t)
 	now := time.Now()
 	out := Result{Time: now, Took: now.Sub(began), OK: err == nil, Text: said, Factor: factor}
 	if err != nil {
 		out.Text, out.Unable = explain(err, said), unable(err)
 	}
 	return out
+}
+
+// ask makes a probe. A fault of a kind of check, brought about by what a server sent, must not take the director with it.
+func ask(ctx context.Context, p Prober, t *Target) (said string, err error) {
+	defer func() {
+		if fault := recover(); fault != nil {
+			err = fmt.Errorf("the check itself failed, please report that: %v: %w", fault, ErrUnable)
+		}
+	}()
+	return p.Probe(ctx, t)
 }
 
 // unable says that an error is for want of something here.
