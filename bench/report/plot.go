@@ -47,6 +47,7 @@ var (
 const (
 	plotWidth  = 15.5 * vg.Centimeter
 	plotHeight = 9.5 * vg.Centimeter
+	outside    = 88 // points at the right for a legend that would hide the curves
 )
 
 // look is the colour, line and mark of the n-th subject.
@@ -55,14 +56,13 @@ func look(n int) (color.NRGBA, []vg.Length, draw.GlyphDrawer) {
 }
 
 // newPlot is an empty plot in our style.
-func newPlot(title string) *plot.Plot {
+func newPlot() *plot.Plot {
 	p := plot.New()
 	for _, style := range []*text.Style{&p.Title.TextStyle, &p.X.Label.TextStyle, &p.Y.Label.TextStyle, &p.X.Tick.Label, &p.Y.Tick.Label, &p.Legend.TextStyle} {
 		style.Font.Variant = "Sans"
 	}
 	p.BackgroundColor = color.Transparent
-	p.Title.Text = title
-	p.Title.TextStyle.Color, p.Title.TextStyle.Font.Size = ink, vg.Points(11)
+	p.Title.TextStyle.Color, p.Title.TextStyle.Font.Size = ink, vg.Points(10)
 	p.Title.Padding = vg.Points(6)
 	for _, a := range []*plot.Axis{&p.X, &p.Y} {
 		a.Color, a.Label.TextStyle.Color, a.Tick.Label.Color, a.Tick.Color = ink, ink, ink, ink
@@ -196,7 +196,7 @@ func comparison(f *result.File, s *result.Scenario) (figurePlot, error) {
 			}
 		}
 	}
-	p := newPlot("")
+	p := newPlot()
 	var names []string
 	low, high := math.Inf(1), 0.0
 	for i := range all {
@@ -271,9 +271,10 @@ func comparison(f *result.File, s *result.Scenario) (figurePlot, error) {
 // axisPlot draws the main figure of every subject over the axis, and published values beside it.
 func axisPlot(f *result.File, s *result.Scenario) (figurePlot, error) {
 	main := mainFigure(f, s)
-	p := newPlot("")
+	p := newPlot()
 	setAxis(&p.X, s.Axis, s.Unit, s.LogX)
-	setAxis(&p.Y, main.Title, main.Unit, s.LogY)
+	setAxis(&p.Y, "", main.Unit, s.LogY)
+	p.Title.Text = capital(main.Title) // above the axis, where it needs no turning of heads
 	p.Add(grid(true, true))
 	for n, subject := range s.Subjects() {
 		col, dash, glyph := look(n)
@@ -321,14 +322,16 @@ func axisPlot(f *result.File, s *result.Scenario) (figurePlot, error) {
 	if !s.LogY {
 		p.Y.Min = 0
 	}
-	p.Legend.Left = true
+	if p.Legend.Left = true; len(s.Subjects())+len(s.Reference) > 5 {
+		p.Legend.Left, p.Legend.XOffs = false, outside
+	}
 	caption := fmt.Sprintf("%s by %s; vertical lines are 95 %% confidence intervals.", capital(main.Title), s.Axis)
 	return figurePlot{"series", caption, p, plotWidth, plotHeight}, nil
 }
 
 // curvePlot draws the curves of one name.
 func curvePlot(s *result.Scenario, name string) (figurePlot, error) {
-	p := newPlot("")
+	p := newPlot()
 	p.Add(grid(true, true))
 	subjects := s.Subjects()
 	for _, c := range s.Curves {
@@ -336,7 +339,8 @@ func curvePlot(s *result.Scenario, name string) (figurePlot, error) {
 			continue
 		}
 		setAxis(&p.X, c.XTitle, c.XUnit, c.LogX)
-		setAxis(&p.Y, c.YTitle, c.YUnit, c.LogY)
+		setAxis(&p.Y, "", c.YUnit, c.LogY)
+		p.Title.Text = capital(c.YTitle)
 		col, dash, _ := look(max(slices.Index(subjects, c.Subject), 0))
 		var points plotter.XYs
 		for i := range c.X {
@@ -358,7 +362,7 @@ func curvePlot(s *result.Scenario, name string) (figurePlot, error) {
 	}
 	p.Legend.XOffs = vg.Points(-2)
 	if len(subjects) > 5 { // it would hide the curves: it gets a place of its own at the right
-		p.Legend.XOffs = vg.Points(70)
+		p.Legend.XOffs = outside
 	}
 	return figurePlot{"curve", capital(name) + ".", p, plotWidth, plotHeight}, nil
 }
