@@ -30,8 +30,8 @@ type Exec struct {
 	Match string `json:"match,omitempty"`
 	// RunAs is the user that the program runs as. Default: uvsd's own, mostly root, which is more than a check should be.
 	RunAs string `json:"run_as,omitempty"`
-	// Dynamic has a status from 2 to 102 mean that the server can serve and what it can take: 2 less than the status is the percentage
-	// of its weight, as misc_dynamic of keepalived has it for a weight of 100. Default: only 0 is good.
+	// Dynamic is for programs that say what the server can take: status 2 is nothing of its weight, 102 all of it, in percent, as
+	// misc_dynamic of keepalived has it for a weight of 100; 0 is all as well, 1 down. Default: only 0 is good.
 	Dynamic bool `json:"dynamic,omitempty"`
 
 	words []string

@@ -116,5 +116,3 @@ func FuzzSplitWords(f *testing.F) {
 		}
 	})
 }
-
-func BenchmarkExec(b *testing.B) { benchmark(b, &Exec{Command: "/bin/true"}, at("127.0.0.1:80")) }

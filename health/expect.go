@@ -19,7 +19,6 @@ type Expect struct {
 	Expect string `json:"expect,omitempty"`
 	// Match is a regular expression (Go's, RE2) that must match somewhere in the answer's first 64 KiB, (?s) and (?m) being off.
 	Match string `json:"match,omitempty"`
-	// TLS is "yes" for TLS from the first byte. Default no.
 	Secure
 
 	send, expect []byte

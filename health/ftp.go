@@ -57,6 +57,6 @@ func (f *FTP) Probe(ctx context.Context, to *Target) (string, error) {
 			return "", err
 		}
 	}
-	_ = t.say("QUIT\r\n")
+	t.bye([]byte("QUIT\r\n"))
 	return said, nil
 }

@@ -19,7 +19,6 @@ type GRPC struct {
 	Service string `json:"service,omitempty"`
 	// Host is the authority that the request names, and the server's name for TLS. Default: the real server's address and port.
 	Host string `json:"host,omitempty"`
-	// TLS is "yes" for TLS. Default no.
 	Secure
 
 	request string // in its frame

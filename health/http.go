@@ -63,7 +63,7 @@ type HTTP struct {
 	header  http.Header // the same for HTTP/2
 }
 
-// HTTPS is the kind "https", HTTP over TLS.
+// HTTPS is the kind "https": one request by TLS, on a connection of its own. Redirections are not followed.
 type HTTPS struct {
 	HTTP
 	TLSOptions

@@ -153,7 +153,3 @@ func FuzzICMPAnswer(f *testing.F) {
 		}
 	})
 }
-
-func BenchmarkICMP(b *testing.B) {
-	benchmark(b, &ICMP{pinger: own(b, 20*time.Millisecond)}, host("127.0.0.1"))
-}

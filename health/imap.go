@@ -55,7 +55,7 @@ func (p *IMAP) Probe(ctx context.Context, to *Target) (string, error) {
 			return "", err
 		}
 	}
-	_ = t.say("a3 LOGOUT\r\n")
+	t.bye([]byte("a3 LOGOUT\r\n"))
 	return printable(greeting), nil
 }
 

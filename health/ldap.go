@@ -78,7 +78,7 @@ func (l *LDAP) Probe(ctx context.Context, to *Target) (string, error) {
 	if err := t.ldapResult(2, ldapBindResponse, "reply to the bind"); err != nil {
 		return "", err
 	}
-	_, _ = t.Write(ber(berSequence, ber(berInteger, []byte{3}), ber(ldapUnbindRequest)))
+	t.bye(ber(berSequence, ber(berInteger, []byte{3}), ber(ldapUnbindRequest)))
 	return "bound", nil
 }
 

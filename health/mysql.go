@@ -17,7 +17,6 @@ type MySQL struct {
 	User string `json:"user,omitempty"`
 	// Password is user's. MySQL's own method caching_sha2_password may want tls for it.
 	Password string `json:"password,omitempty"`
-	// TLS is "starttls" for TLS as the protocol has it. Default no.
 	Secure
 }
 
@@ -140,7 +139,7 @@ func (m *MySQL) result(t *mysqlTalk, g *mysqlGreeting) (string, error) {
 		var answer []byte
 		switch {
 		case b[0] == 0x00:
-			_ = (&mysqlTalk{talk: t.talk}).put([]byte{1}) // COM_QUIT
+			t.bye([]byte{1, 0, 0, 0, 1}) // COM_QUIT
 			return g.version, nil
 		case b[0] == 0xff:
 			code, text := mysqlError(b)

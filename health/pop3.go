@@ -54,7 +54,7 @@ func (p *POP3) Probe(ctx context.Context, to *Target) (string, error) {
 			return "", err
 		}
 	}
-	_ = t.say("QUIT\r\n")
+	t.bye([]byte("QUIT\r\n"))
 	return greeting, nil
 }
 

@@ -17,7 +17,6 @@ type Postgres struct {
 	User string `json:"user,omitempty"`
 	// Database is which one is asked for. Default user.
 	Database string `json:"database,omitempty"`
-	// TLS is "starttls" for TLS as the protocol has it. Default no.
 	Secure
 
 	startup []byte
@@ -83,10 +82,10 @@ func (p *Postgres) Probe(ctx context.Context, to *Target) (string, error) {
 			if binary.BigEndian.Uint32(b) == 0 && p.User != "" {
 				continue // whether the user has a database is what comes next
 			}
-			_, _ = t.Write([]byte{'X', 0, 0, 0, 4})
+			t.bye([]byte{'X', 0, 0, 0, 4})
 			return "it lets clients log in", nil
 		case 'Z':
-			_, _ = t.Write([]byte{'X', 0, 0, 0, 4})
+			t.bye([]byte{'X', 0, 0, 0, 4})
 			return "logged in", nil
 		case 'E':
 			code, text := pgError(b)

@@ -10,6 +10,8 @@ import (
 	"sync"
 	"testing"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // at is the target at a loopback address where a server of the test's listens.
@@ -97,6 +99,8 @@ func benchmark(b *testing.B, p Prober, to *Target) {
 	b.Helper()
 	prepared(b, p)
 	b.ReportAllocs()
+	var before, after unix.Rusage
+	_ = unix.Getrusage(unix.RUSAGE_SELF, &before)
 	b.SetParallelism(32)
 	b.RunParallel(func(pb *testing.PB) {
 		for pb.Next() {
@@ -107,7 +111,10 @@ func benchmark(b *testing.B, p Prober, to *Target) {
 			cancel()
 		}
 	})
+	_ = unix.Getrusage(unix.RUSAGE_SELF, &after)
 	b.ReportMetric(float64(b.N)/b.Elapsed().Seconds(), "checks/s")
+	cpu := after.Utime.Nano() + after.Stime.Nano() - before.Utime.Nano() - before.Stime.Nano()
+	b.ReportMetric(float64(cpu)/1e3/float64(b.N), "µs-CPU/check") // says it on a busy machine too
 }
 
 // refuses says that options are wrong, and which.

@@ -20,7 +20,6 @@ type SIP struct {
 	From string `json:"from,omitempty"`
 	// Status are the answers that are good, numbers and ranges with commas between them. Default 200.
 	Status string `json:"status,omitempty"`
-	// TLS is "yes" for TLS from the first byte, which goes by TCP. Default no.
 	Secure
 
 	codes []codeRange

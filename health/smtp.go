@@ -57,7 +57,7 @@ func (s *SMTP) Probe(ctx context.Context, to *Target) (string, error) {
 			return "", err
 		}
 	}
-	_ = t.say("QUIT\r\n")
+	t.bye([]byte("QUIT\r\n"))
 	return greeting, nil
 }
 

@@ -38,6 +38,7 @@ type talk struct {
 	r    *bufio.Reader // reads talk's own Read
 	left int           // how many bytes the server may still send
 	stop func() bool   // ends the watch over the context
+	fin  bool          // the connection is closed in order
 
 	recording sync.Mutex // a library may read and write at once
 	closed    bool       // recording's: nothing is told any more
@@ -61,9 +62,19 @@ func dial(ctx context.Context, to *Target, network string) (*talk, error) {
 	return t, nil
 }
 
-// close ends the connection, without TLS' farewell, for which a server could have us wait.
+// bye says goodbye in the protocol's way, after which the connection is closed in order, so that the server has nothing to log.
+func (t *talk) bye(b []byte) {
+	_, err := t.Write(b)
+	t.fin = err == nil
+}
+
+// close ends the connection, without TLS' farewell, for which a server could have us wait. Without a goodbye of the protocol it is
+// reset: neither end has to remember it, which with thousands a second would be hundreds of thousands.
 func (t *talk) close() {
 	t.stop()
+	if r, ok := t.raw.(interface{ SetLinger(seconds int) error }); ok && !t.fin {
+		_ = r.SetLinger(0)
+	}
 	_ = t.raw.Close()
 	t.recording.Lock()
 	t.closed = true

@@ -70,8 +70,8 @@ func (o *TLSOptions) prepare(name string, protocols ...string) error {
 
 // Secure has the options of a protocol that is spoken with and without TLS.
 type Secure struct {
-	// TLS is "no", "yes" for TLS from the first byte, as on the protocol's port for that, or "starttls" for the protocol's own
-	// command. Default no.
+	// TLS is how encryption begins: no, not at all; yes, with the first byte, as on a port of its own; starttls, by the protocol's
+	// own command. Default no. sip, grpc and expect have no such command; mysql and postgres have nothing else.
 	TLS string `json:"tls,omitempty"`
 	TLSOptions
 }

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"regexp"
+	"sync"
 	"syscall"
 	"time"
 )
@@ -33,6 +34,9 @@ const (
 	maxUDPWait  = 500 * time.Millisecond
 	maxOthers   = 100
 )
+
+// datagrams are buffers that probes take in turn.
+var datagrams = sync.Pool{New: func() any { return new([64 << 10]byte) }}
 
 // Kind implements Prober.
 func (*UDP) Kind() string { return "udp" }
@@ -84,7 +88,9 @@ func (u *UDP) Probe(ctx context.Context, to *Target) (string, error) {
 		return "", unreachable(err)
 	}
 	to.record(true, u.request)
-	answer := make([]byte, 64<<10)
+	buffer := datagrams.Get().(*[64 << 10]byte)
+	defer datagrams.Put(buffer)
+	answer := buffer[:]
 	var other int
 	for {
 		n, err := c.Read(answer)
