@@ -8,6 +8,7 @@ import (
 	"go.uber.org/zap"
 
 	"uvs/control/api"
+	"uvs/health"
 	"uvs/service"
 )
 
@@ -388,10 +389,14 @@ func (c *commit) tell(v *virtual, kind service.ChangeKind, rs *service.RealServe
 // build makes the service that the next table will have.
 func (v *virtual) build(d *Director) {
 	scheduler, list := v.schedule(d)
+	persistence := v.config.persistence
+	if v.quorum.in && v.policy.Sorry == health.Builtin {
+		persistence = 0 // persistent services of several ports lead to a server's same ports: those of our own host
+	}
 	mask4, prefixLen := v.config.netmask(v.key.Addr.Addr().Is6())
 	v.published = &service.VirtualService{
 		Key: v.key, Scheduler: scheduler, SchedulerName: v.config.scheduler, SchedFlags: v.config.flags,
-		Persistence: v.config.persistence, Netmask: mask4, PrefixLen: prefixLen, OnePacket: v.config.onePacket,
+		Persistence: persistence, Netmask: mask4, PrefixLen: prefixLen, OnePacket: v.config.onePacket,
 		PersistenceEngine: v.config.engine, Index: v.index, Servers: list,
 		Watched: v.watched,
 	}

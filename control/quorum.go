@@ -43,6 +43,9 @@ func (d *Director) checkSorry(k service.Key, p *health.Policy) error {
 		if k.Mark == 0 && k.Proto != service.TCP {
 			return refusal(api.Invalid, "sorry=%s: it speaks HTTP, and so is for TCP", health.Builtin)
 		}
+		if k.Mark == 0 && k.Addr.Port() == 0 {
+			return refusal(api.Invalid, "sorry=%s: it is for one port, not for all", health.Builtin)
+		}
 		addr, method = netip.AddrPortFrom(loopback(k), 0), api.Masq
 	default:
 		if addr, err = p.SorryServer(k.Addr.Port()); err != nil {

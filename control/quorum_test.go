@@ -166,10 +166,12 @@ func TestSorryServersComeAndGo(t *testing.T) {
 		}
 		c.must("-D " + web)
 	}
-	c.must("-A -u 192.0.2.100:53 -s rr")
-	r, err := c.Change(t.Context(), &api.ChangeRequest{Ops: []api.Op{setPolicy("-u 192.0.2.100:53", api.PolicySpec{"sorry": "builtin"})}, OnError: api.Atomic})
-	if err != nil || r.Err() == nil || !strings.Contains(r.Err().Error(), "TCP") {
-		t.Errorf("a page for UDP: %v", r)
+	for key, want := range map[string]string{"-u 192.0.2.100:53": "TCP", "-t 192.0.2.100:0": "one port"} {
+		c.must("-A " + key + " -s rr -p 300")
+		r, err := c.Change(t.Context(), &api.ChangeRequest{Ops: []api.Op{setPolicy(key, api.PolicySpec{"sorry": "builtin"})}, OnError: api.Atomic})
+		if err != nil || r.Err() == nil || !strings.Contains(r.Err().Error(), want) {
+			t.Errorf("a page for %s: %v", key, r)
+		}
 	}
 }
 
@@ -184,7 +186,7 @@ func TestTheBuiltInPageIsServed(t *testing.T) {
 	for _, key := range []string{"-t 192.0.2.100:80", "-t [2001:db8::100]:80", "-f 7"} {
 		c := newFixture(t, func(cfg *Config) { cfg.IsLocal = func(a netip.Addr) bool { return a.IsLoopback() } })
 		defer c.sorry.Close()
-		c.must("-A " + key + " -s rr")
+		c.must("-A " + key + " -s rr -p 300")
 		r, err := c.Change(t.Context(), &api.ChangeRequest{OnError: api.Atomic, Ops: []api.Op{
 			setPolicy(key, api.PolicySpec{"sorry": "builtin", "sorrypage": "we are closed", "retryafter": "1m"})}})
 		if err != nil || r.Err() != nil {
@@ -193,6 +195,9 @@ func TestTheBuiltInPageIsServed(t *testing.T) {
 		list := c.vs(key).Servers
 		if len(list) != 1 || list[0].Method() != service.Local || list[0].Asked() != service.Masq {
 			t.Fatalf("the packet path has %v", list)
+		}
+		if c.vs(key).Persistent() {
+			t.Errorf("%s: its clients are led to the director's ports of the same numbers", key)
 		}
 		resp, err := http.Get("http://" + list[0].Addr.String() + "/")
 		if err != nil {

@@ -108,29 +108,6 @@ func DecodePolicy(data []byte) (*Policy, error) {
 	return p, p.check()
 }
 
-// PolicyFromWords makes a Policy of words of the form name=value, as uvsadm takes them.
-func PolicyFromWords(words []string) (*Policy, error) {
-	given := map[string]any{}
-	for _, w := range words {
-		name, value, ok := strings.Cut(w, "=")
-		if !ok || name == "" {
-			return nil, fmt.Errorf("%q: options have the form name=value", w)
-		}
-		if _, twice := given[name]; twice {
-			return nil, fmt.Errorf("%s is given twice", name)
-		}
-		given[name] = value
-	}
-	data, err := json.Marshal(given)
-	if err != nil {
-		return nil, err
-	}
-	return DecodePolicy(data)
-}
-
-// PolicyOptions are the names of a policy's options, in alphabetical order.
-func PolicyOptions() []string { return slices.Sorted(maps.Keys(fieldsOf(new(Policy)))) }
-
 // MarshalJSON gives what was set, without the defaults.
 func (p *Policy) MarshalJSON() ([]byte, error) {
 	if p.given == nil {

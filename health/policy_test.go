@@ -10,15 +10,35 @@ import (
 	"time"
 )
 
+// policyFromWords makes a Policy of words of the form name=value, as uvsadm does.
+func policyFromWords(words []string) (*Policy, error) {
+	given := map[string]any{}
+	for _, w := range words {
+		name, value, ok := strings.Cut(w, "=")
+		if !ok || name == "" {
+			return nil, fmt.Errorf("%q: options have the form name=value", w)
+		}
+		if _, twice := given[name]; twice {
+			return nil, fmt.Errorf("%s is given twice", name)
+		}
+		given[name] = value
+	}
+	data, err := json.Marshal(given)
+	if err != nil {
+		return nil, err
+	}
+	return DecodePolicy(data)
+}
+
 func TestPolicyFromWords(t *testing.T) {
-	p, err := PolicyFromWords([]string{"reaction=quiesce", "quorum=4", "hysteresis=1", "sorry=192.0.2.9", "slowstart=30s",
+	p, err := policyFromWords([]string{"reaction=quiesce", "quorum=4", "hysteresis=1", "sorry=192.0.2.9", "slowstart=30s",
 		"notifydown=/usr/local/bin/page  admin %h", "retryafter=0"})
 	if err != nil {
 		t.Fatal(err)
 	}
 	if p.Reaction != Quiesce || p.Quorum != 4 || p.Hysteresis != 1 || time.Duration(p.SlowStart) != 30*time.Second || p.RetryAfter != 0 ||
 		!reflect.DeepEqual(p.NotifyDown, Command{"/usr/local/bin/page", "admin", "%h"}) || p.SorryMethod != "nat" {
-		t.Errorf("PolicyFromWords() = %+v", p)
+		t.Errorf("policyFromWords() = %+v", p)
 	}
 	if a, err := p.SorryServer(80); err != nil || a != netip.MustParseAddrPort("192.0.2.9:80") {
 		t.Errorf("SorryServer() = %v, %v", a, err)
@@ -56,7 +76,7 @@ func TestPolicyRefusesWhatIsWrong(t *testing.T) {
 		{"sorrypage=@page", "begin with /"}, {"qourum=2", "did you mean quorum"}, {"quorum", "name=value"}, {"quorum=1 quorum=2", "twice"},
 		{"sorrypage=" + strings.Repeat("x", maxPage+1), "bytes"},
 	} {
-		if p, err := PolicyFromWords(strings.Fields(c.words)); err == nil || !strings.Contains(err.Error(), c.want) {
+		if p, err := policyFromWords(strings.Fields(c.words)); err == nil || !strings.Contains(err.Error(), c.want) {
 			t.Errorf("%.40s: %+v, %v, want %q", c.words, p, err, c.want)
 		}
 	}
@@ -69,7 +89,7 @@ func TestPolicyRefusesWhatIsWrong(t *testing.T) {
 
 // What keepalived's manual says: with quorum 5 and hysteresis 2 the service comes up at 7 and goes down below 3.
 func TestQuorum(t *testing.T) {
-	p, err := PolicyFromWords([]string{"quorum=5", "hysteresis=2"})
+	p, err := policyFromWords([]string{"quorum=5", "hysteresis=2"})
 	if err != nil {
 		t.Fatal(err)
 	}
