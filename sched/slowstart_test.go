@@ -232,3 +232,21 @@ func TestSlowStartByManyWorkers(t *testing.T) {
 		t.Errorf("at half its time it has %d of 20000 connections, want some 5250", got)
 	}
 }
+
+// What a decision costs while nobody starts, and while one of two servers does.
+func BenchmarkSlowStart(b *testing.B) {
+	for _, name := range []string{"rr", "wlc", "mh"} {
+		list := servers{server(1, 1, 0, 0), server(2, 1, 0, 0)}
+		s, full, starting := startOf(b, name, list, list[0])
+		s.End(list[0])
+		for what, w := range map[string]service.Scheduler{"nobody": s.Wrap(new(Config), name, 0, full, list, 0), "one": starting} {
+			b.Run(name+"/"+what, func(b *testing.B) {
+				b.ReportAllocs()
+				q := request(7)
+				for b.Loop() {
+					w.Pick(q, list)
+				}
+			})
+		}
+	}
+}
