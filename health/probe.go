@@ -69,6 +69,7 @@ type probe struct {
 
 	state      State
 	fresh      bool // state was inherited: the next result decides alone
+	spread     bool // it was asked twice
 	good, bad  int  // results in a row
 	last       Result
 	failed     Result // the last that failed
@@ -172,7 +173,12 @@ func (p *probe) next(now time.Time) time.Time {
 	case unsettled:
 		wait = time.Duration(p.spec.Retry)
 	}
-	due := p.began.Add(shorten(wait, p.spec.Jitter))
+	percent := p.spec.Jitter
+	if !p.spread && percent > 0 {
+		percent = 100 // the second probe comes at any time, so that those that began together are spread from then on
+	}
+	p.spread = true
+	due := p.began.Add(shorten(wait, percent))
 	if due.Before(now) {
 		return now
 	}

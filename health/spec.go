@@ -41,7 +41,8 @@ type Settings struct {
 	// alone.
 	Fall int `json:"fall"`
 	// Jitter is the part of the interval, in percent, by which it is shortened at random, so that probes which began together
-	// don't stay together; from 0 to 50, default 10. It never lengthens it.
+	// don't stay together; from 0 to 50, default 10. It never lengthens it. Unless it is 0, the second probe comes at any time
+	// within the interval.
 	Jitter int `json:"jitter"`
 	// WarmUp is how long after the check was set its first probe comes at the latest: at once while there are few; default
 	// the interval, at most 1s.
