@@ -38,6 +38,7 @@ virtual_server VIP 80 {
     delay_loop 1
     lb_algo wrr
     lb_kind DR
+    protocol TCP
     $SERVERS
 }
 $PORT=53

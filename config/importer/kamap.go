@@ -157,16 +157,23 @@ var kaKnown = []string{"lb_algo", "lvs_sched", "lb_kind", "lvs_method", "protoco
 // scheduling maps how a virtual_server schedules and forwards.
 func (m *kaMapper) scheduling(s *kaService) {
 	d := s.at
-	if p := d.find("protocol"); p != nil {
-		switch proto := strings.ToLower(p.arg(0)); proto {
-		case "tcp", "udp", "sctp":
-			p.exact("services.protocol")
-			if proto != "tcp" {
-				s.service.Protocol = []string{proto}
-			}
-		default:
-			p.missing("no protocol that IPVS has; keepalived goes on with TCP")
+	protocol := "udp" // keepalived's default, being the kernel's
+	p := d.find("protocol")
+	switch {
+	case d.arg(0) == "fwmark":
+		if p != nil {
+			p.needless("a mark's service has all protocols")
 		}
+	case p == nil:
+		d.exact("services.protocol: udp, as keepalived takes a virtual_server without protocol")
+	case slices.Contains([]string{"tcp", "udp", "sctp"}, strings.ToLower(p.arg(0))):
+		protocol = strings.ToLower(p.arg(0))
+		p.exact("services.protocol")
+	default:
+		p.missing("no protocol that IPVS has; keepalived goes on with UDP")
+	}
+	if protocol != "tcp" && d.arg(0) != "fwmark" {
+		s.service.Protocol = []string{protocol}
 	}
 	if a := d.find("lb_algo", "lvs_sched"); a != nil {
 		if knownScheduler(a.arg(0)) {
@@ -182,7 +189,7 @@ func (m *kaMapper) scheduling(s *kaService) {
 		case "hashed":
 			f.needless("has no effect in IPVS either")
 		case "ops":
-			if len(s.service.Protocol) == 0 && d.arg(0) != "fwmark" {
+			if protocol != "udp" && d.arg(0) != "fwmark" {
 				f.missing("one-packet scheduling is for UDP")
 				break
 			}
@@ -357,18 +364,39 @@ func (m *kaMapper) reaction(s *kaService) {
 	}
 	number("quorum", "services.health.quorum", 1, &h.Quorum)
 	number("hysteresis", "services.health.hysteresis", 0, &h.Hysteresis)
-	if h.Quorum <= 1 {
-		h.Quorum = 0
-	}
-	if h.Hysteresis >= max(h.Quorum, 1) && h.Hysteresis > 0 {
-		d.find("hysteresis").missing("not less than quorum, which keepalived doesn't take either")
-		h.Hysteresis = 0
-	}
+	m.fitQuorum(s)
 	kaProgram(d.find("quorum_up"), "services.health.quorumup", &h.QuorumUp)
 	kaProgram(d.find("quorum_down"), "services.health.quorumdown", &h.QuorumDown)
 	kaSamePrograms(s.ups, len(s.servers), "services.health.notifyup", &h.NotifyUp)
 	kaSamePrograms(s.downs, len(s.servers), "services.health.notifydown", &h.NotifyDown)
 	m.sorryServer(s)
+}
+
+// fitQuorum corrects what keepalived corrects: a quorum that the servers can't reach, a hysteresis that isn't below it.
+func (m *kaMapper) fitQuorum(s *kaService) {
+	h, all := &s.health, int64(0)
+	for i := range s.servers {
+		all += int64(weightOf(&s.servers[i]))
+	}
+	if h.Quorum > max(all, 1) {
+		h.Quorum = max(all, 1)
+		s.at.find("quorum").approx(fmt.Sprintf("services.health.quorum: %d, the sum of all weights, as keepalived corrects it", h.Quorum))
+	}
+	if h.Hysteresis > 0 && h.Hysteresis >= max(h.Quorum, 1) {
+		h.Hysteresis = max(h.Quorum, 1) - 1
+		s.at.find("hysteresis").approx(fmt.Sprintf("services.health.hysteresis: %d, less than quorum, as keepalived corrects it", h.Hysteresis))
+	}
+	if h.Quorum <= 1 {
+		h.Quorum = 0 // the default
+	}
+}
+
+// weightOf is a server's weight.
+func weightOf(s *config.Server) int {
+	if s.Weight == nil {
+		return 1
+	}
+	return *s.Weight
 }
 
 // kaProgram maps a script: its path with arguments in quotes, perhaps a user and a group.

@@ -5,6 +5,7 @@ import (
 	"net/netip"
 	"slices"
 	"strings"
+	"time"
 
 	"uvs/config"
 )
@@ -41,6 +42,10 @@ func (m *kaMapper) place(s *kaService) {
 		targets = []config.Service{{Address: []string{server.Address}, Port: config.Ports{{First: uint16(server.Port), Last: uint16(server.Port)}}}}
 		d.exact("services")
 	}
+	if len(s.servers) == 0 {
+		d.missing("keepalived ignores a virtual_server without real servers")
+		return
+	}
 	if f := d.find("ip_family"); f != nil {
 		f.exact("services.family")
 	}
@@ -69,8 +74,8 @@ func (m *kaMapper) place(s *kaService) {
 		}
 		switch {
 		case slices.Contains(service.Port, config.Port{}) && service.Persistence == nil:
-			d.missing("a service of all ports must be persistent")
-			continue
+			service.Persistence = &config.Persistence{Timeout: config.Duration(6 * time.Minute)}
+			d.approx("services.persistence: 6 minutes, as keepalived has it for a service of all ports")
 		case service.OnePacket && t.FWMark == 0 && (len(service.Protocol) != 1 || service.Protocol[0] != "udp"):
 			service.OnePacket = false
 		}
