@@ -59,11 +59,19 @@ func rank(f *result.File, s *result.Scenario) []ranked {
 	return all
 }
 
-// failing says that many connections got no answer.
-func failing(r *result.Row) bool { return r.Values["failed"].Value > 5 }
+// unanswered is the percentage of connections that got no answer, or found no server.
+func unanswered(r *result.Row) float64 { return max(r.Values["failed"].Value, r.Values["refused"].Value) }
 
-// apart says that two values' intervals don't meet.
-func apart(a, b result.Value) bool { return a.Low > b.High || b.Low > a.High }
+// failing says that many connections got no answer.
+func failing(r *result.Row) bool { return unanswered(r) > 5 }
+
+// apart says that two values' intervals don't meet, or of single runs, which have none, that they differ by more than 2 %.
+func apart(a, b result.Value) bool {
+	if a.N == 1 || b.N == 1 {
+		return math.Abs(a.Value-b.Value) > 0.02*max(math.Abs(a.Value), math.Abs(b.Value))
+	}
+	return a.Low > b.High || b.Low > a.High
+}
 
 // alike is the factor from which on subjects are not called alike, however widely they vary from run to run.
 const alike = 1.1
@@ -119,7 +127,7 @@ func explain(f *result.File, s *result.Scenario) (paragraphs []string) {
 	var lost []string
 	for _, x := range all {
 		if failing(x.row) {
-			lost = append(lost, fmt.Sprintf("%s (%s)", x.subject, quantity(x.row.Values["failed"].Value, "%")))
+			lost = append(lost, fmt.Sprintf("%s (%s)", x.subject, quantity(unanswered(x.row), "%")))
 		}
 	}
 	if len(lost) > 0 {

@@ -199,7 +199,7 @@ func choose(f *result.File) *choiceView {
 				cell = cellView{Text: quantity(x.value.Value, fig.Unit), Class: grade(x.factor)}
 				switch {
 				case failing(x.row):
-					cell.Class, cell.Small = "g4", quantity(x.row.Values["failed"].Value, "%")+" unanswered"
+					cell.Class, cell.Small = "g4", quantity(unanswered(x.row), "%")+" unanswered"
 				case x.factor > 1.05:
 					cell.Small = times(x.factor)
 				default:
@@ -215,7 +215,7 @@ func choose(f *result.File) *choiceView {
 
 // figureTable has all figures of a scenario.
 func figureTable(f *result.File, s *result.Scenario) tableView {
-	t := tableView{Caption: "All figures, with half the width of their 95 % confidence intervals", Head: []headView{{Text: ""}}, Open: s.Axis == ""}
+	t := tableView{Caption: "All figures", Head: []headView{{Text: ""}}, Open: s.Axis == ""}
 	figures := shown(f, s)
 	if s.Axis != "" {
 		t.Head = append(t.Head, headView{Text: s.Axis})
@@ -241,8 +241,11 @@ func figureTable(f *result.File, s *result.Scenario) tableView {
 		}
 		for _, fig := range figures {
 			v := r.Values[fig.Name]
-			if v.Spread {
+			switch {
+			case v.Spread:
 				t.Caption = "All figures: medians, and from the lowest to the highest"
+			case v.N > 1:
+				t.Caption = "All figures, with half the width of their 95 % confidence intervals"
 			}
 			text, small, _ := strings.Cut(withInterval(fig, v), " ±")
 			if small != "" {

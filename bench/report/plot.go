@@ -122,7 +122,16 @@ func (t unitTicks) Ticks(low, high float64) []plot.Tick {
 				ticks = append(ticks, plot.Tick{Value: v, Label: label})
 			}
 		}
-		return ticks
+		labels := 0
+		for _, k := range ticks {
+			if k.Label != "" {
+				labels++
+			}
+		}
+		if labels >= 2 {
+			return ticks
+		}
+		ticks = nil // too narrow for decades and their parts
 	}
 	for _, k := range (plot.DefaultTicks{}).Ticks(low, high) {
 		if k.Label != "" {
@@ -183,7 +192,7 @@ var quantiles = []string{"p50", "p95", "p99", "p999"}
 // figure with its interval.
 func comparison(f *result.File, s *result.Scenario) (figurePlot, error) {
 	all := rank(f, s)
-	if len(all) == 0 {
+	if len(all) < 2 {
 		return figurePlot{}, nil
 	}
 	main := mainFigure(f, s)
@@ -211,7 +220,9 @@ func comparison(f *result.File, s *result.Scenario) (figurePlot, error) {
 	log := low > 0 && high/low > 8
 	setAxis(&p.X, main.Title, main.Unit, log)
 	if len(figures) > 1 {
-		p.X.Label.Text = "response time"
+		if _, what, ok := strings.Cut(main.Title, " of the "); ok {
+			p.X.Label.Text = what // the response time, the latency
+		}
 	}
 	p.Add(grid(true, true))
 	for k, fig := range figures {
@@ -261,7 +272,10 @@ func comparison(f *result.File, s *result.Scenario) (figurePlot, error) {
 		p.X.Min = 0
 	}
 	caption := "The best by the " + main.Title + " at the top; a line is the 95 % confidence interval, where it is wider than the mark."
-	if v := all[0].value; v.Spread {
+	switch v := all[0].value; {
+	case v.N == 1:
+		caption = "The best by the " + main.Title + " at the top."
+	case v.Spread:
 		caption = "The best at the top; marks are medians of the runs, lines go from the lowest to the highest."
 	}
 	h := vg.Length(float64(len(names))*0.56+2.2) * vg.Centimeter
@@ -358,7 +372,9 @@ func curvePlot(s *result.Scenario, name string) (figurePlot, error) {
 		}
 		l.Color, l.Width, l.Dashes = col, vg.Points(1.3), dash
 		p.Add(l)
-		p.Legend.Add(c.Subject, l)
+		if len(subjects) > 1 {
+			p.Legend.Add(c.Subject, l)
+		}
 	}
 	p.Legend.XOffs = vg.Points(-2)
 	if len(subjects) > 5 { // it would hide the curves: it gets a place of its own at the right
