@@ -137,6 +137,7 @@ func checkedByLdirectord(b *testing.B) *rig {
 	r := &rig{t: b}
 	r.raise(lab.Config{})
 	r.director = startDirector(b, r.Directors[0], program("uvsd"), r.attach()...)
+	r.adm("sysctl", "net.ipv4.vs.expire_nodest_conn=1") // as ldirectord's users are told to, or reused client ports lead to the dead
 	g := &guarded{rig: r, t: b, view: newView(b, r.Directors[0].Namespace, filepath.Dir(r.socket))}
 	g.make("install-ipvsadm")
 	var err error
