@@ -60,7 +60,9 @@ func rank(f *result.File, s *result.Scenario) []ranked {
 }
 
 // unanswered is the percentage of connections that got no answer, or found no server.
-func unanswered(r *result.Row) float64 { return max(r.Values["failed"].Value, r.Values["refused"].Value) }
+func unanswered(r *result.Row) float64 {
+	return max(r.Values["failed"].Value, r.Values["refused"].Value)
+}
 
 // failing says that many connections got no answer.
 func failing(r *result.Row) bool { return unanswered(r) > 5 }
