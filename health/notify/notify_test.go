@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -110,8 +111,9 @@ func TestKillsWhatHangs(t *testing.T) {
 	dir := t.TempDir()
 	pids := filepath.Join(dir, "pids")
 	program := script(t, "echo talk\nsleep 1000 & echo $! >>"+pids+"\nwait\n")
-	for i := range 2 * most {
-		n.Tell(Event{About: fmt.Sprint(i), Program: []string{program}, Timeout: 700 * time.Millisecond})
+	const programs = most + 3
+	for i := range programs {
+		n.Tell(Event{About: fmt.Sprint(i), Program: []string{program}, Timeout: 1500 * time.Millisecond})
 	}
 	eventually(t, "programs were killed", func() (bool, any) {
 		n.mu.Lock()
@@ -120,10 +122,12 @@ func TestKillsWhatHangs(t *testing.T) {
 		}
 		n.mu.Unlock()
 		l := logs.FilterMessageSnippet("took too long").All()
-		return len(l) == 2*most, len(l)
+		return len(l) == programs, len(l)
 	})
-	if said := logs.FilterMessageSnippet("took too long").All()[0].ContextMap()["said"]; said != "talk\n" {
-		t.Errorf("the log has %q of what it said", said)
+	if !slices.ContainsFunc(logs.FilterMessageSnippet("took too long").All(), func(l observer.LoggedEntry) bool { // on a busy machine some are killed sooner
+		return l.ContextMap()["said"] == "talk\n"
+	}) {
+		t.Error("the log has nothing of what they said")
 	}
 	for _, l := range lines(pids) {
 		pid, err := strconv.Atoi(l)
