@@ -23,10 +23,7 @@ func importFile(path, kind, configID string, stdin io.Reader) (*ipvsadm.Imported
 	if err != nil {
 		return nil, err
 	}
-	i := &ipvsadm.Imported{Lost: r.Report.Count(importer.Missing), Wrong: r.Check()}
-	if i.YAML, err = r.YAML(); err != nil {
-		return nil, err
-	}
+	i := &ipvsadm.Imported{YAML: r.YAML(), Lost: r.Report.Count(importer.Missing), Wrong: r.Check()}
 	var report, json bytes.Buffer
 	if _, err := r.Report.WriteTo(&report); err != nil {
 		return nil, err

@@ -22,6 +22,7 @@ type builder struct {
 	seen   map[string]bool // services, by protocol, address and port, or mark
 	labels map[string]bool // names of services and server groups
 	ha     []*directive    // blocks for the high-availability section
+	links  []string        // interfaces that these blocks name
 	notes  []string        // comments for the end of the file
 	equals string          // what stands between a keyword and its value, for ha
 }
@@ -180,6 +181,11 @@ func (b *builder) add(s *config.Service) error {
 	for _, g := range b.cfg.ServerGroups {
 		if slices.Contains(s.ServerGroups, g.Name) {
 			part.ServerGroups = append(part.ServerGroups, g)
+		}
+	}
+	for _, c := range b.cfg.Checks {
+		if slices.ContainsFunc(s.Checks, func(u config.Check) bool { return u.Use == c.Name }) {
+			part.Checks = append(part.Checks, c)
 		}
 	}
 	if err := accepted(&part); err != nil {

@@ -53,12 +53,10 @@ type Options struct {
 type Result struct {
 	// Kind is what the file was taken for.
 	Kind Kind
-	// Config is what it says.
-	Config *config.Config
 	// Report says of each directive what became of it.
 	Report Report
 
-	trailer string // comments for the end of uvs.yaml
+	yaml []byte
 }
 
 // errKind is the answer to a file that looks like none of the kinds.
@@ -122,7 +120,7 @@ func importText(path, text string, o Options, f *files) (r *Result, err error) {
 	if err != nil {
 		return nil, err
 	}
-	r = &Result{Kind: o.Kind, Config: &b.cfg}
+	r = &Result{Kind: o.Kind}
 	for _, d := range append(tree, notes...) {
 		r.Report.add(d)
 	}
@@ -134,8 +132,11 @@ func importText(path, text string, o Options, f *files) (r *Result, err error) {
 		return x.Line - y.Line
 	})
 	b.cfg.Comment = "Imported from " + name + ", " + kindNames[o.Kind] + "." + b.toDo()
-	r.trailer = b.trailer()
-	return r, nil
+	r.yaml, err = config.Marshal(&b.cfg)
+	if end := b.trailer(); end != "" {
+		r.yaml = append(append(bytes.TrimRight(r.yaml, "\n"), "\n\n"...), end...)
+	}
+	return r, err
 }
 
 var kindNames = map[Kind]string{Ipvsadm: "rules of ipvsadm", Keepalived: "a file of keepalived's", Ldirectord: "a file of ldirectord's", Piranha: "a file of Piranha's"}
@@ -152,7 +153,11 @@ func (b *builder) toDo() (text string) {
 		gateway = gateway || len(i.Gateways) > 0
 	}
 	if len(b.cfg.Interfaces) == 0 {
-		text += "\n- interfaces: add those that uvsd attaches to, or start it with --interface."
+		text += "\n- interfaces: add those that uvsd attaches to, or start it with --interface"
+		if len(b.links) > 0 {
+			text += "; VRRP was on " + plain(strings.Join(b.links, ", "))
+		}
+		text += "."
 	}
 	if nat && !gateway {
 		text += "\n- interfaces.gateways: add the address that the real servers of NAT have as their gateway, or start uvsd with --gateway."
@@ -167,25 +172,12 @@ func (b *builder) toDo() (text string) {
 }
 
 // YAML is the result as uvs.yaml.
-func (r *Result) YAML() ([]byte, error) {
-	text, err := config.Marshal(r.Config)
-	if err != nil {
-		return nil, err
-	}
-	if r.trailer != "" {
-		text = append(append(bytes.TrimRight(text, "\n"), "\n\n"...), r.trailer...)
-	}
-	return text, nil
-}
+func (r *Result) YAML() []byte { return r.yaml }
 
 // Check says whether uvsd --check accepts the result. Files that it names and that aren't here, such as certificates, are
 // counted as wrong there.
 func (r *Result) Check() error {
-	text, err := r.YAML()
-	if err != nil {
-		return err
-	}
-	_, err = config.Parse("uvs.yaml", text)
+	_, err := config.Parse("uvs.yaml", r.yaml)
 	return err
 }
 

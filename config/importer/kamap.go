@@ -41,6 +41,9 @@ func (b *builder) keepalived(tree []*directive) {
 		case slices.Contains(kaHA, d.name):
 			d.all(Kept, "")
 			m.ha = append(m.ha, d)
+			if i := d.find("interface"); i != nil && d.name == "vrrp_instance" && !slices.Contains(m.links, i.arg(0)) {
+				m.links = append(m.links, i.arg(0))
+			}
 		case slices.Contains(kaOwn, d.name):
 			d.needless("about keepalived's own processes")
 		case d.name == "net_namespace", d.name == "net_namespace_ipvs":

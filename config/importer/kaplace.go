@@ -57,6 +57,12 @@ func (m *kaMapper) place(s *kaService) {
 		name := label(group, m.labels)
 		m.cfg.ServerGroups = append(m.cfg.ServerGroups, config.ServerGroup{Name: name, Servers: s.servers})
 		s.service.ServerGroups = []string{name}
+		for i := range s.service.Checks { // said once, as are the servers
+			c := s.service.Checks[i]
+			c.Name = label(group+"-"+c.Kind, m.labels)
+			m.cfg.Checks = append(m.cfg.Checks, c)
+			s.service.Checks[i] = config.Check{Use: c.Name}
+		}
 	} else {
 		s.service.Servers = s.servers
 	}
