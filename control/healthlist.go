@@ -5,7 +5,10 @@ import (
 	"maps"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
+
+	"golang.org/x/sync/errgroup"
 
 	"uvs/control/api"
 	"uvs/health"
@@ -82,8 +85,14 @@ func outcome(r *health.Result) api.ProbeOutcome {
 
 func milliseconds(d time.Duration) float64 { return float64(d.Microseconds()) / 1000 }
 
-// maxExchange is how much of an exchange a test keeps.
-const maxExchange = 1 << 20
+// Limits of a test of checks: how much of one exchange it keeps and of all together, how long one check may take, and how many
+// are made at once.
+const (
+	maxExchange  = 1 << 20
+	maxExchanges = 16 << 20
+	maxTest      = 20 * time.Second
+	testsAtOnce  = 1000
+)
 
 // TestChecks implements api.Backend.
 func (d *Director) TestChecks(ctx context.Context, r *api.CheckTestRequest) ([]api.CheckTest, error) {
@@ -91,13 +100,18 @@ func (d *Director) TestChecks(ctx context.Context, r *api.CheckTestRequest) ([]a
 	if err != nil {
 		return nil, tried(err, "test checks of %v", r.Service)
 	}
-	var running sync.WaitGroup
+	var running errgroup.Group
+	running.SetLimit(testsAtOnce)
 	out := make([]api.CheckTest, len(probes))
+	var room atomic.Int64
+	room.Store(maxExchanges)
 	for i, p := range probes {
-		running.Go(func() { out[i] = d.testCheck(ctx, p) })
+		running.Go(func() error {
+			out[i] = d.testCheck(ctx, p, &room)
+			return ctx.Err()
+		})
 	}
-	running.Wait()
-	return out, ctx.Err()
+	return out, running.Wait()
 }
 
 // chosenCheck is a check to be tested.
@@ -150,8 +164,10 @@ func (d *Director) chooseChecks(r *api.CheckTestRequest) ([]chosenCheck, error) 
 	return chosen, nil
 }
 
-// testCheck makes one check and notes what was said.
-func (d *Director) testCheck(ctx context.Context, c chosenCheck) api.CheckTest {
+// testCheck makes one check and notes what was said, as long as there is room.
+func (d *Director) testCheck(ctx context.Context, c chosenCheck, room *atomic.Int64) api.CheckTest {
+	ctx, cancel := context.WithTimeout(ctx, maxTest)
+	defer cancel()
 	t := api.CheckTest{
 		Server: api.ServerKey{Address: c.rs.Addr.Addr(), Port: c.rs.Addr.Port()}, ID: c.spec.ID,
 		Address: c.route.To, ThroughVIP: c.route.VIP, Exchange: []api.ExchangePiece{},
@@ -163,7 +179,7 @@ func (d *Director) testCheck(ctx context.Context, c chosenCheck) api.CheckTest {
 		mu.Lock()
 		defer mu.Unlock()
 		data = data[:min(len(data), maxExchange-size)]
-		if size += len(data); len(data) == 0 {
+		if size += len(data); len(data) == 0 || room.Add(-int64(len(data))) < 0 {
 			return
 		}
 		t.Exchange = append(t.Exchange, api.ExchangePiece{Sent: sent, Milliseconds: milliseconds(time.Since(began)), Data: slices.Clone(data)})

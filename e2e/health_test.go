@@ -86,6 +86,7 @@ func (k *knocker) end(since time.Time) (tried, failed int, last time.Duration) {
 // Servers that fail get no more clients, whatever the forwarding method; those that recover do, and what was configured stays.
 func TestHealthChecksKeepClientsFromDeadServers(t *testing.T) {
 	modes(t, func(t *testing.T, cfg rigConfig) {
+		cfg.NoInsideAddress = true // behind NAT only uvsd has a way to the real servers, not its host
 		r := newRig(t, cfg)
 		rules := r.adm("-S", "-n")
 		r.adm("check", "add", "-t", r.webService(), "http", "path=/", "interval=1s", "timeout=500ms", "via=direct")

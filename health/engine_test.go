@@ -315,6 +315,10 @@ func TestWhatIsWantingHereSaysNothingOfTheServer(t *testing.T) {
 		if r := f.Reports(s)[0]; !r.Last.Unable || r.Last.Text == "" {
 			t.Errorf("reported: %+v", r.Last)
 		}
+		none := netip.AddrPortFrom(rs1.Addr(), 0)
+		if r := f.Test(t.Context(), &Route{Service: webKey, Server: realServer(webKey, none), To: none}, &Spec{Options: &TCP{}, Settings: Settings{Timeout: Duration(time.Second)}}, nil); !r.Unable {
+			t.Errorf("a server of no port: %+v", r)
+		}
 		faulty := f.spec(t, nil)
 		faulty.Options.(*scripted).do = func(context.Context, *Target) (string, error) { panic("a fault") }
 		if r := f.Test(t.Context(), &Route{Service: webKey, Server: realServer(webKey, rs1), To: rs1}, faulty, nil); !r.Unable || !strings.Contains(r.Text, "a fault") {

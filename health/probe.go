@@ -221,6 +221,7 @@ func ask(ctx context.Context, p Prober, t *Target) (said string, err error) {
 func unable(err error) bool {
 	for _, own := range []error{
 		ErrUnable, syscall.EMFILE, syscall.ENFILE, syscall.ENOMEM, syscall.ENOBUFS, syscall.EADDRNOTAVAIL, syscall.EAGAIN,
+		syscall.ENETUNREACH,
 	} {
 		if errors.Is(err, own) {
 			return true

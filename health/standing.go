@@ -136,6 +136,9 @@ var ErrUnable = errors.New("the probe can't be made here")
 
 // dial opens a connection for a probe.
 func (e *Engine) dial(ctx context.Context, network string, r *Route) (net.Conn, error) {
+	if r.To.Port() == 0 {
+		return nil, fmt.Errorf("the server has no port of its own to be asked: port= says which: %w", ErrUnable)
+	}
 	if e.cfg.Dial != nil {
 		return e.cfg.Dial(ctx, network, r)
 	}

@@ -56,11 +56,13 @@ func (d *daemon) prepareDialer() (err error) {
 
 // dialProbe opens a connection for a health check.
 func (d *daemon) dialProbe(ctx context.Context, network string, r *health.Route) (net.Conn, error) {
-	if !r.VIP {
-		return health.DialDirect(ctx, network, r.To)
-	}
 	to := dialer.Target{Address: r.To, Server: r.Server.Addr, Method: r.Server.Method(), RS: r.Server.Index}
-	if r.To.Port() != r.Service.Addr.Port() {
+	switch {
+	case !r.VIP && !d.beyondHost(r.To.Addr()):
+		return health.DialDirect(ctx, network, r.To)
+	case !r.VIP:
+		to = dialer.Target{Address: r.To, Server: r.To, Method: service.Route, RS: service.NoServer}
+	case r.To.Port() != r.Service.Addr.Port():
 		to.Server = netip.AddrPortFrom(to.Server.Addr(), r.To.Port()) // the check has a port of its own
 	}
 	c, err := d.dialer.Dial(ctx, network, to)
@@ -68,6 +70,19 @@ func (d *daemon) dialProbe(ctx context.Context, network string, r *health.Route)
 		err = fmt.Errorf("%w: %w", health.ErrUnable, err)
 	}
 	return c, err
+}
+
+// beyondHost says that a real server stands on the segment of a --gateway that the host has no address on: its own stack has no
+// way there, or a wrong one, but uvsd has.
+func (d *daemon) beyondHost(a netip.Addr) bool {
+	for i := range d.ports {
+		for _, g := range d.ports[i].gateways {
+			if g.Contains(a) {
+				return !slices.ContainsFunc(d.sources.of(d, segment{i, a.Is4()}), g.Contains)
+			}
+		}
+	}
+	return false
 }
 
 // canDialVirtual says that health checks of a real server can go to the virtual address; if not, why is kept for the status.
