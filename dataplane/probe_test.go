@@ -3,6 +3,7 @@ package dataplane
 import (
 	"context"
 	"net/netip"
+	"strconv"
 	"testing"
 	"time"
 
@@ -242,4 +243,21 @@ func arpFrom(src, dst packet.MAC, op uint16, sender, target uint32) []byte {
 	packet.PutEth(b, dst, src, packet.EtherARP)
 	packet.PutARP(b[packet.EthLen:packet.EthLen+packet.ARPLen], op, src, sender, packet.MAC{}, target)
 	return b
+}
+
+// BenchmarkProbesOut is what clients' packets pay while probes are out, of whose local ports clients have a third themselves.
+func BenchmarkProbesOut(b *testing.B) {
+	for _, n := range []int{0, 1, 5000} {
+		b.Run(strconv.Itoa(n), func(b *testing.B) {
+			w := established(b, service.Route, false, 1<<12)
+			ps := &w.plane.probes
+			for i := range n {
+				pr := probeOf(service.Route)
+				ps.mu.Lock()
+				ps.enter(newProbe(&pr), uint16(1024+3*i)) // where newTraffic's clients have theirs
+				ps.mu.Unlock()
+			}
+			steps(b, w, ForwardedDR)
+		})
+	}
 }

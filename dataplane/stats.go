@@ -100,13 +100,18 @@ func (p *Plane) AddCounters(services, servers []service.Counters) {
 
 // addSlots lets mu, which guards more, go between two blocks.
 func addSlots[T any](mu *sync.Mutex, sum []T, more *perIndex[T], add func(*T, T)) {
-	for begin := 0; begin < len(sum); begin += perBlock {
+	for n := 0; len(sum) > 0; n++ {
 		mu.Lock()
-		for i := begin; i < min(begin+perBlock, len(sum)); i++ {
-			if c := more.at(uint32(i)); c != nil {
-				add(&sum[i], *c)
-			}
+		if n == len(more.blocks) {
+			mu.Unlock()
+			return
+		}
+		block := more.blocks[n]
+		some := sum[:min(perBlock, len(sum))]
+		for i := range some {
+			add(&some[i], block[i])
 		}
 		mu.Unlock()
+		sum = sum[len(some):]
 	}
 }

@@ -72,3 +72,16 @@ func TestSymptomsOfTunnels(t *testing.T) {
 		t.Errorf("%+v, want %+v", got, want)
 	}
 }
+
+// BenchmarkAddSymptoms is what in-band detection pays for 5,000 servers' counts, 40 times a second.
+func BenchmarkAddSymptoms(b *testing.B) {
+	d := newDirector(b, nil)
+	table := service.NewTable(nil, d.servers, 1)
+	table.ServerSlots = 5000
+	d.plane.Publish(table)
+	symptoms, counters := make([]service.Symptoms, 5000), make([]service.Counters, 5000)
+	for b.Loop() {
+		d.plane.AddSymptoms(symptoms)
+		d.plane.AddCounters(nil, counters)
+	}
+}

@@ -62,7 +62,8 @@ type InBand struct {
 	before   []service.Symptoms
 	earlier  []service.Counters
 	patients []patient // by RealServer.Index
-	last     time.Time
+	began    time.Time // when its clock stood at an hour: no time is 0
+	last     time.Duration
 }
 
 // patient is what is known of one server.
@@ -71,17 +72,25 @@ type patient struct {
 	opening  lull   // of clients that open connections
 	stalling lull   // of a server whose answers pass the director, to all packets
 	repeated uint32 // SYNs in opening's silence
-	until    time.Time
+	until    time.Duration
 	pause    time.Duration
+	seen     time.Duration // in its service, last
+}
+
+// tick is one look: when, on InBand's own clock, and what has passed since the last one.
+type tick struct {
+	now, passed time.Duration
+	perSecond   float64 // what counts are multiplied by for a rate
+	share       float64 // of horizon
 }
 
 // lull is the time since anything answered what was asked.
 type lull struct {
-	since   time.Time     // the first question since the last answer; zero: none waits
+	since   time.Duration // when the first question since the last answer was asked; 0: none waits
 	waiting uint64        // questions since then
 	rate    float64       // of what is expected to be answered, a second
 	usual   time.Duration // the longest silence of late that ended by itself
-	usualAt time.Time
+	forget  time.Duration // when that is forgotten
 }
 
 // NewInBand returns one that has seen nothing yet.
@@ -114,12 +123,16 @@ func (w *InBand) look(now time.Time) {
 	if len(w.patients) < t.ServerSlots {
 		w.patients = append(w.patients, make([]patient, t.ServerSlots-len(w.patients))...)
 	}
-	passed := now.Sub(w.last)
-	first := w.last.IsZero()
-	w.last = now
-	if first || passed <= 0 {
+	if w.began.IsZero() {
+		w.began = now
+	}
+	k := tick{now: now.Sub(w.began) + time.Hour}
+	before := w.last
+	k.passed, w.last = k.now-before, k.now
+	if before == 0 || k.passed <= 0 {
 		return
 	}
+	k.perSecond, k.share = 1/k.passed.Seconds(), min(float64(k.passed)/float64(horizon), 1)
 	for _, vs := range t.Services {
 		for _, rs := range vs.Servers {
 			i := int(rs.Index)
@@ -128,14 +141,19 @@ func (w *InBand) look(now time.Time) {
 			}
 			p := &w.patients[i]
 			if p.server != rs {
-				*p = patient{server: rs}
+				*p = patient{server: rs, seen: k.now}
 				continue
 			}
+			if p.seen != before { // it was out of its service, and is back
+				p.opening.since, p.opening.waiting = 0, 0
+				p.stalling.since, p.stalling.waiting = 0, 0
+			}
+			p.seen = k.now
 			c, e := &w.counters[i], &w.earlier[i]
 			if w.symptoms[i] == w.before[i] && c.InPkts == e.InPkts && p.idle() {
 				continue
 			}
-			if why := p.look(now, passed, w.symptoms[i].Since(w.before[i]), c.InPkts-e.InPkts, c.OutPkts-e.OutPkts); why != "" {
+			if why := p.look(&k, w.symptoms[i].Since(w.before[i]), c.InPkts-e.InPkts, c.OutPkts-e.OutPkts); why != "" {
 				w.cfg.Suspect(vs.Key, rs.Addr, why)
 			}
 		}
@@ -154,20 +172,19 @@ func renew[T any](s []T, n int) []T {
 
 // idle says that nothing is expected of the server, and nothing remembered.
 func (p *patient) idle() bool {
-	return p.opening.since.IsZero() && p.stalling.since.IsZero() && p.opening.rate == 0 && p.stalling.rate == 0
+	return p.opening.since == 0 && p.stalling.since == 0 && p.opening.rate == 0 && p.stalling.rate == 0
 }
 
-// look takes what was counted in the time that passed, and returns why the server is suspicious, "" if it isn't or was
+// look takes what was counted since the last one, and returns why the server is suspicious, "" if it isn't or was
 // said to be not long ago.
-func (p *patient) look(now time.Time, passed time.Duration, s service.Symptoms, in, out uint64) string {
+func (p *patient) look(k *tick, s service.Symptoms, in, out uint64) string {
 	if s.Answered > 0 {
 		p.repeated = 0
 	}
 	p.repeated += s.Repeated
-	p.opening.hear(now, passed, uint64(s.Opened), uint64(s.Opened), uint64(s.Answered))
-	p.stalling.hear(now, passed, in, out, out)
+	p.opening.hear(k, uint64(s.Opened), uint64(s.Opened), uint64(s.Answered))
+	p.stalling.hear(k, in, out, out)
 	why := ""
-	silent := p.opening.lasts(now)
 	switch {
 	case s.Unreachable > 0 && s.Answered == 0:
 		why = "packets to it are answered by ICMP unreachable, or its next hop is gone"
@@ -175,70 +192,72 @@ func (p *patient) look(now time.Time, passed time.Duration, s service.Symptoms, 
 		why = "it resets new connections"
 	case p.repeated >= repeatedSYNs && p.opening.waiting+uint64(p.repeated) >= leastWaiting:
 		why = fmt.Sprintf("%d SYNs were repeated and nothing answered", p.repeated)
-	case p.opening.exceeds(now, leastSilence, leastWaiting, missedAnswers):
-		why = fmt.Sprintf("%d new connections have had no answer for %v", p.opening.waiting, silent.Round(time.Millisecond))
-	case p.stalling.exceeds(now, stalledSilence, stalledPackets, stalledPackets):
-		why = fmt.Sprintf("%d packets have had no answer for %v", p.stalling.waiting, p.stalling.lasts(now).Round(time.Millisecond))
+	case p.opening.exceeds(k.now, leastSilence, leastWaiting, missedAnswers):
+		why = fmt.Sprintf("%d new connections have had no answer for %v", p.opening.waiting, p.opening.lasts(k.now).Round(time.Millisecond))
+	case p.stalling.exceeds(k.now, stalledSilence, stalledPackets, stalledPackets):
+		why = fmt.Sprintf("%d packets have had no answer for %v", p.stalling.waiting, p.stalling.lasts(k.now).Round(time.Millisecond))
 	}
-	if why == "" || now.Before(p.until) {
+	if why == "" || k.now < p.until {
 		return ""
 	}
-	if p.pause == 0 || now.Sub(p.until) > longestPause {
+	if p.pause == 0 || k.now-p.until > longestPause {
 		p.pause = firstPause
 	} else {
 		p.pause = min(2*p.pause, longestPause)
 	}
-	p.until = now.Add(p.pause)
+	p.until = k.now + p.pause
 	return why
 }
 
 // hear takes what was asked in the time that passed, how much of it, or of answers, is to be expected, and what was answered.
-func (s *lull) hear(now time.Time, passed time.Duration, asked, expected, answered uint64) {
-	if answered > 0 {
-		s.learn(now)
+func (s *lull) hear(k *tick, asked, expected, answered uint64) {
+	if answered > 0 && s.since != 0 {
+		s.learn(k.now)
 	}
-	share := min(float64(passed)/float64(horizon), 1)
-	if s.rate += (float64(expected)/passed.Seconds() - s.rate) * share; s.rate < 0.01 {
+	if s.rate += (float64(expected)*k.perSecond - s.rate) * k.share; s.rate < 0.01 {
 		s.rate = 0
 	}
 	if answered > 0 {
-		s.since, s.waiting = time.Time{}, 0
+		s.since, s.waiting = 0, 0
 		return // what was asked since then may have its answer among these, or in the next
 	}
 	if asked == 0 {
 		return
 	}
-	if s.since.IsZero() {
-		s.since = now.Add(-passed / 2)
+	if s.since == 0 {
+		s.since = k.now - k.passed/2
 	}
 	s.waiting += asked
 }
 
 // learn remembers a silence that ends by itself, though an answer was to be expected.
-func (s *lull) learn(now time.Time) {
+func (s *lull) learn(now time.Duration) {
 	lasted := s.lasts(now)
 	switch {
 	case s.waiting < leastWaiting || s.rate*lasted.Seconds() < leastWaiting:
-	case lasted > s.usual || now.Sub(s.usualAt) > forgetting:
-		s.usual, s.usualAt = lasted, now
+	case lasted > s.usual || now > s.forget:
+		s.usual, s.forget = lasted, now+forgetting
 	case 4*lasted >= 3*s.usual:
-		s.usualAt = now // it is usual still
+		s.forget = now + forgetting // it is usual still
 	}
 }
 
 // lasts is how long it has been.
-func (s *lull) lasts(now time.Time) time.Duration {
-	if s.since.IsZero() {
+func (s *lull) lasts(now time.Duration) time.Duration {
+	if s.since == 0 {
 		return 0
 	}
-	return now.Sub(s.since)
+	return now - s.since
 }
 
 // exceeds says that the silence is no longer what may be expected.
-func (s *lull) exceeds(now time.Time, least time.Duration, waiting uint64, missed float64) bool {
-	lasts := s.lasts(now)
-	if now.Sub(s.usualAt) <= forgetting {
+func (s *lull) exceeds(now, least time.Duration, waiting uint64, missed float64) bool {
+	if s.waiting < waiting {
+		return false
+	}
+	if now <= s.forget {
 		least = max(least, s.usual*usualSilence/100)
 	}
-	return lasts >= least && s.waiting >= waiting && s.rate*lasts.Seconds() >= missed
+	lasts := s.lasts(now)
+	return lasts >= least && s.rate*lasts.Seconds() >= missed
 }

@@ -100,7 +100,7 @@ func parseOptions(args []string, out io.Writer) (*options, error) {
 		o.masquerade = append(o.masquerade, a)
 		return err
 	})
-	fs.Func("probe-address", "source `address` of probes through the virtual addresses (uvsadm doctor), a free one of a segment, owned by uvsd; may be repeated, for each segment and family", func(s string) error {
+	fs.Func("probe-address", "source `address` of probes through the virtual addresses (uvsadm doctor, health checks), a free one of a segment, owned by uvsd; may be repeated, for each segment and family", func(s string) error {
 		a, err := netip.ParseAddr(s)
 		o.probes = append(o.probes, a)
 		return err
