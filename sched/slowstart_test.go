@@ -194,6 +194,33 @@ func TestSlowStartOutlivesTables(t *testing.T) {
 	}
 }
 
+// What a decision will be can be told ahead while servers start, with every scheduler, and asking changes nothing.
+func TestSlowStartIsForetold(t *testing.T) {
+	for _, name := range Names() {
+		r := rand.New(rand.NewPCG(5, 6))
+		list := randomList(r, 8, 9)
+		for len(list) < 3 {
+			list = randomList(r, 8, 9)
+		}
+		_, _, w := startOf(t, name, list, list[0], list[len(list)-1])
+		for n := range 500 {
+			q := request(r.IntN(40))
+			q.Now = int64(n) * int64(200*time.Millisecond)
+			for range r.IntN(3) {
+				service.Fork(w, q).Pick(q, list)
+			}
+			foretold := service.Fork(w, q).Pick(q, list)
+			rs := w.Pick(q, list)
+			if rs != foretold {
+				t.Fatalf("%s, decision %d: %v was foretold, %v picked", name, n, foretold, rs)
+			}
+			if rs != nil && r.IntN(2) == 0 {
+				rs.Bind(true)
+			}
+		}
+	}
+}
+
 func TestSlowStartAllocatesNothing(t *testing.T) {
 	for _, name := range []string{"rr", "wrr", "lc", "wlc", "sed", "nq", "sh", "mh", "dh", "twos", "rt"} {
 		list := servers{server(1, 1, 0, 0), server(2, 1, 0, 0)}
