@@ -18,7 +18,7 @@ type yamlRig struct {
 }
 
 // newYAMLRig raises DR with a file that has the web and the echo service, and more of them beside.
-func newYAMLRig(t *testing.T, more string) *yamlRig {
+func newYAMLRig(t testing.TB, more string) *yamlRig {
 	t.Helper()
 	dir := t.TempDir()
 	y := &yamlRig{file: filepath.Join(dir, "uvs.yaml"), state: filepath.Join(dir, "state")}
