@@ -79,8 +79,8 @@ func (d *Director) drain(ctx context.Context, r *api.DrainRequest) ([]api.Drain,
 		if x.deadline = 0; r.WithinSeconds != nil {
 			x.deadline = now + int64(*r.WithinSeconds)*int64(time.Second)
 		}
-		d.cfg.Log.Info("real server is drained", zap.Stringer("server", x.rs), zap.Stringer("service", x.key),
-			zap.Int32("weight", x.weight), zap.Uint64("connections", x.connections()))
+		d.cfg.Log.Info("real server is drained", append(names(c.service, c.server), zap.Int32("weight", x.weight),
+			zap.Uint64("connections", x.connections()))...)
 	}
 	return d.drainsLocked(func(x *drain) bool {
 		return slices.ContainsFunc(chosen, func(c chosenServer) bool { return c.server.rs == x.rs })
@@ -234,7 +234,14 @@ func (d *Director) drainsLocked(which func(*drain) bool) []api.Drain {
 	rows := []api.Drain{}
 	for _, x := range d.drains {
 		if which(x) {
-			rows = append(rows, x.describe(now))
+			row := x.describe(now)
+			if v := d.services[x.key]; v != nil {
+				row.ServiceLabel = v.label
+				if s := v.servers[x.addr]; s != nil {
+					row.ServerLabel = s.label
+				}
+			}
+			rows = append(rows, row)
 		}
 	}
 	slices.SortFunc(rows, func(a, b api.Drain) int {

@@ -297,8 +297,8 @@ func (c *commit) turned() {
 			log, what = c.d.cfg.Log.Warn, "real server is down"
 			c.d.forgetFlows(t.s.rs)
 		}
-		log(what, zap.Stringer("service", t.v.key), zap.Stringer("server", t.s.rs), zap.String("why", t.s.health.why),
-			zap.Int32("weight", t.s.rs.StagedWeight()), zap.Bool("removed", t.s.health.out))
+		log(what, append(names(t.v, t.s), zap.String("why", t.s.health.why), zap.Int32("weight", t.s.rs.StagedWeight()),
+			zap.Bool("removed", t.s.health.out))...)
 	}
 }
 

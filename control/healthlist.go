@@ -44,7 +44,7 @@ func (d *Director) healthLocked(v *virtual, s *server) api.ServerHealth {
 	_, weight := effectiveLocked(v, s)
 	row := api.ServerHealth{
 		Service: apiKey(v.key), Server: api.ServerKey{Address: s.rs.Addr.Addr(), Port: s.rs.Addr.Port()},
-		State: api.Unknown, Serving: h.serving, Why: h.why, ConfiguredWeight: int(s.config.weight), Weight: int(weight), Checks: []api.CheckHealth{},
+		ServiceLabel: v.label, ServerLabel: s.label, State: api.Unknown, Serving: h.serving, Why: h.why, ConfiguredWeight: int(s.config.weight), Weight: int(weight), Checks: []api.CheckHealth{},
 	}
 	if s.watched {
 		row.State = stateNames[h.standing.State]

@@ -130,7 +130,7 @@ func (c *commit) reviewService(v *virtual) {
 	}
 	if want {
 		if err := c.makeSorry(v); err != nil {
-			c.d.cfg.Log.Error("the sorry server can't take over", zap.Stringer("service", v.key), zap.Error(err))
+			c.d.cfg.Log.Error("the sorry server can't take over", append(names(v, nil), zap.Error(err))...)
 			return
 		}
 	} else {
@@ -199,7 +199,7 @@ func (c *commit) tellQuorums() {
 		if !up {
 			log, what, program = c.d.cfg.Log.Warn, "virtual service is down: too few of its servers are up", p.QuorumDown
 		}
-		fields := []zap.Field{zap.Stringer("service", v.key), zap.Int64("weight", v.quorum.weight), zap.Int64("quorum", p.Quorum)}
+		fields := append(names(v, nil), zap.Int64("weight", v.quorum.weight), zap.Int64("quorum", p.Quorum))
 		if v.quorum.in {
 			fields = append(fields, zap.Stringer("sorry", v.quorum.sorry))
 		}

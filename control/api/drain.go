@@ -62,6 +62,9 @@ type Drain struct {
 	// Service and Server say which real server it is.
 	Service ServiceKey `json:"service"`
 	Server  ServerKey  `json:"server"`
+	// ServiceLabel and ServerLabel are their names, if they have some.
+	ServiceLabel string `json:"serviceLabel,omitempty"`
+	ServerLabel  string `json:"serverLabel,omitempty"`
 	// Weight is what POST /v1/undrain will give it back.
 	Weight int `json:"weight"`
 	// State is Draining, Cutting or Drained.

@@ -44,6 +44,9 @@ type ServerHealth struct {
 	// Service and Server say which it is.
 	Service ServiceKey `json:"service"`
 	Server  ServerKey  `json:"server"`
+	// ServiceLabel and ServerLabel are their names, if they have some.
+	ServiceLabel string `json:"serviceLabel,omitempty"`
+	ServerLabel  string `json:"serverLabel,omitempty"`
 	// State is StateUp, StateDown or Unknown, by all its checks. A server without checks is Unknown.
 	State string `json:"state"`
 	// Serving says that it takes new connections as far as health goes. One that is up doesn't if another of its group is down.

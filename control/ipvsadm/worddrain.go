@@ -264,7 +264,7 @@ func (r *run) listDrains(list []api.Drain) error {
 	t := tabwriter.NewWriter(r.out, 0, 0, 2, ' ', 0)
 	fmt.Fprint(t, "Real server\tService\tState\tWeight before\tActive\tInactive\tTemplates\tEnded\tCut\tEmpty in\tCut in\n")
 	for _, d := range list {
-		fmt.Fprintf(t, "%v\t%v\t%s\t%d\t%d\t%d\t%d\t%d\t%d\t%s\t%s\n", d.Server, d.Service, d.State, d.Weight, d.Active, d.Inactive,
+		fmt.Fprintf(t, "%s\t%s\t%s\t%d\t%d\t%d\t%d\t%d\t%d\t%s\t%s\n", named(d.Server, d.ServerLabel), named(d.Service, d.ServiceLabel), d.State, d.Weight, d.Active, d.Inactive,
 			d.Persistent, d.Ended, d.Cut, spanOr(d.EmptyInSeconds, "?"), spanOr(d.LeftSeconds, "never"))
 	}
 	return t.Flush()

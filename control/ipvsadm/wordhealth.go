@@ -65,7 +65,7 @@ func (r *run) health(list []api.ServerHealth, history bool, now time.Time) error
 	fmt.Fprint(t, "Service\tReal server\tState\tWeight\tCheck\tLast result\tAgo\tChanged\n")
 	for i := range list {
 		h := &list[i]
-		head := fmt.Sprintf("%v\t%v\t%s\t%s", h.Service, h.Server, healthState(h), healthWeight(h))
+		head := fmt.Sprintf("%s\t%s\t%s\t%s", named(h.Service, h.ServiceLabel), named(h.Server, h.ServerLabel), healthState(h), healthWeight(h))
 		if len(h.Checks) == 0 {
 			fmt.Fprintf(t, "%s\t-\t%s\t-\t-\n", head, choose(h.Serving, "-", printable(h.Why)))
 		}

@@ -132,3 +132,11 @@ func (r *run) saveYAML(write bool) error {
 	fmt.Fprintf(r.out, "%s was written\n", x.File)
 	return nil
 }
+
+// named writes a service or server with its name, if it has one: 192.0.2.11:80 (web1).
+func named(key fmt.Stringer, label string) string {
+	if label == "" {
+		return key.String()
+	}
+	return key.String() + " (" + label + ")"
+}

@@ -130,19 +130,27 @@ func serviceRow(s *api.Service) row {
 	if s.Config.PersistenceSeconds > 0 {
 		how += " P"
 	}
-	r := numbers(s.ServiceKey.String(), how, weight, active, inactive, &s.Rates, &s.Stats)
+	r := numbers(named(s.ServiceKey.String(), s.Label), how, weight, active, inactive, &s.Rates, &s.Stats)
 	r.of, r.dim = subject{service: s.ServiceKey}, dim
 	r.addr = fmt.Sprintf("%x %05d %s %010d", s.Address.As16(), s.Port, s.Protocol, s.FWMark)
 	return r
 }
 
 func serverRow(s *api.Service, rs *api.Server) row {
-	r := numbers("  "+rs.ServerKey.String(), rs.Config.Method, rs.Weight(), rs.Active, rs.Inactive, &rs.Rates, &rs.Stats)
+	r := numbers("  "+named(rs.ServerKey.String(), rs.Label), rs.Config.Method, rs.Weight(), rs.Active, rs.Inactive, &rs.Rates, &rs.Stats)
 	key := rs.ServerKey
 	r.of, r.inner, r.dim = subject{s.ServiceKey, &key}, true, rs.Weight() == 0
 	r.warn = rs.Config.Upper > 0 && rs.Active+rs.Inactive >= uint64(rs.Config.Upper)
 	r.addr = fmt.Sprintf("%x %05d", rs.Address.As16(), rs.Port)
 	return r
+}
+
+// named puts the name of a service or server behind its address.
+func named(address, label string) string {
+	if label == "" {
+		return address
+	}
+	return address + " " + label
 }
 
 func numbers(name, how string, weight int, active, inactive uint64, rates *api.Rates, stats *api.Stats) row {
