@@ -35,6 +35,14 @@ func (f *File) HostNames() []string {
 	return names
 }
 
+// Slim lets go of what is needed to edit the file and to say where something in it stands, which is many times the file.
+func (f *File) Slim() {
+	f.data, f.root = nil, nil
+	if f.dec != nil {
+		f.dec.pos, f.dec.settings = nil, nil
+	}
+}
+
 // State is what the file asks of a director. lookup gives the addresses of host names, of each as often as it occurs; a name
 // without addresses and without an error is passed over. The error is Errors.
 func (f *File) State(lookup Lookup) (*State, error) {

@@ -157,6 +157,7 @@ func (d *daemon) followFile() {
 		return
 	}
 	d.live = live.New(live.Config{Director: d.director, File: d.o.file, StateDir: d.o.stateDir, Log: d.log, LogLevel: d.o.setLevel})
+	d.o.file = nil // it is live's
 }
 
 // follow reloads the configuration file when that is asked for, until ctx ends.

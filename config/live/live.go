@@ -42,6 +42,8 @@ type Config struct {
 // Live is a director's file. Its methods may be called by many goroutines.
 type Live struct {
 	cfg     Config
+	name    string        // of the file
+	began   config.Config // what of the file a restart alone changes
 	changed chan struct{} // has an element if the director's configuration may have changed
 
 	mu      sync.Mutex // guards what follows; serialises loads
@@ -58,11 +60,14 @@ type Live struct {
 
 // New makes a Live; nothing is applied until Start.
 func New(cfg Config) *Live {
-	l := &Live{cfg: cfg, changed: make(chan struct{}, 1), file: cfg.File, hosts: map[string][]netip.Addr{}, overlay: new(config.Overlay)}
+	l := &Live{cfg: cfg, name: cfg.File.Name, changed: make(chan struct{}, 1), file: cfg.File, hosts: map[string][]netip.Addr{}, overlay: new(config.Overlay)}
 	if l.cfg.Lookup == nil {
 		l.cfg.Lookup = lookupHost
 	}
-	l.seen = stampOf(cfg.File.Name)
+	l.cfg.File = nil // l.file is it, until the next
+	l.seen = stampOf(l.name)
+	l.began.Interfaces, l.began.ProbeAddresses, l.began.InnerTraffic = cfg.File.Config.Interfaces, cfg.File.Config.ProbeAddresses, cfg.File.Config.InnerTraffic
+	l.began.PacketPath, l.began.Limits = cfg.File.Config.PacketPath, cfg.File.Config.Limits
 	return l
 }
 
@@ -102,7 +107,7 @@ func (l *Live) Reload(ctx context.Context, r *api.ReloadRequest) (*api.Reload, e
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	begin := time.Now()
-	out := &api.Reload{File: l.cfg.File.Name, Differences: []api.Difference{}, Restart: []string{}, Errors: []api.FileError{}}
+	out := &api.Reload{File: l.name, Differences: []api.Difference{}, Restart: []string{}, Errors: []api.FileError{}}
 	seen := stampOf(out.File)
 	file, err := config.Load(out.File)
 	if err == nil {
@@ -113,7 +118,7 @@ func (l *Live) Reload(ctx context.Context, r *api.ReloadRequest) (*api.Reload, e
 		state, err = file.State(l.lookup)
 	}
 	if err == nil && len(out.Errors) == 0 {
-		out.Restart = append(out.Restart, config.RestartNeeded(&l.cfg.File.Config, &file.Config)...)
+		out.Restart = append(out.Restart, config.RestartNeeded(&l.began, &file.Config)...)
 		err = l.apply(ctx, file, state, r, out)
 	}
 	if ctx.Err() != nil {
@@ -181,6 +186,7 @@ func (l *Live) apply(ctx context.Context, file *config.File, state *config.State
 		if applied {
 			out.Applied = true
 			l.file, l.state, l.last = file, state, l.leave(state)
+			l.file.Slim()
 			if l.cfg.LogLevel != nil {
 				l.cfg.LogLevel(file.Config.Log.Level)
 			}

@@ -57,7 +57,7 @@ func (l *Live) Run(ctx context.Context, hup <-chan os.Signal) error {
 			}
 			rest(ctx, keepPause*time.Since(begin))
 		case <-watch.C:
-			now := stampOf(l.cfg.File.Name)
+			now := stampOf(l.name)
 			l.mu.Lock()
 			due := l.file.Config.Watch && now.there && now != l.seen && now == before // nobody is writing it
 			every := time.Duration(l.file.Config.Resolve)
@@ -67,7 +67,7 @@ func (l *Live) Run(ctx context.Context, hup <-chan os.Signal) error {
 			l.mu.Unlock()
 			before = now
 			if due {
-				l.cfg.Log.Info("configuration file has changed", zap.String("file", l.cfg.File.Name))
+				l.cfg.Log.Info("configuration file has changed", zap.String("file", l.name))
 				if _, err := l.Reload(ctx, &api.ReloadRequest{}); err != nil && ctx.Err() == nil {
 					l.cfg.Log.Error("configuration file not loaded", zap.Error(err))
 				}
@@ -145,7 +145,7 @@ func (l *Live) keep(ctx context.Context) error {
 		return err
 	}
 	overlay := config.NewOverlay(config.Running(now), l.last)
-	data, err := json.MarshalIndent(kept{keptVersion, l.cfg.File.Name, overlay}, "", " ")
+	data, err := json.MarshalIndent(kept{keptVersion, l.name, overlay}, "", " ")
 	if err != nil || string(data) == string(l.saved) {
 		return err
 	}

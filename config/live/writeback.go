@@ -16,7 +16,7 @@ func (l *Live) Save(ctx context.Context, r *api.SaveRequest) (*api.Saved, error)
 	if err != nil {
 		return nil, err
 	}
-	file, err := config.Load(l.cfg.File.Name)
+	file, err := config.Load(l.name)
 	if err != nil {
 		return nil, api.Errorf(api.Invalid, "save: the file must be sound before it can be edited: %v", err)
 	}
@@ -24,7 +24,7 @@ func (l *Live) Save(ctx context.Context, r *api.SaveRequest) (*api.Saved, error)
 	if err != nil {
 		return nil, api.Errorf(api.Invalid, "save: %v", err)
 	}
-	out := &api.Saved{File: l.cfg.File.Name, Text: string(text), Differences: differences}
+	out := &api.Saved{File: l.name, Text: string(text), Differences: differences}
 	if out.Differences == nil {
 		out.Differences = []api.Difference{}
 	}
@@ -41,6 +41,7 @@ func (l *Live) Save(ctx context.Context, r *api.SaveRequest) (*api.Saved, error)
 			return nil, err
 		}
 		l.file, l.state, l.last = file, state, l.leave(state)
+		l.file.Slim()
 		l.Changed()
 		l.seen = stampOf(out.File) // it says what there is: no reload is due
 	}
