@@ -22,11 +22,9 @@ func newYAMLRig(t testing.TB, more string) *yamlRig {
 	t.Helper()
 	dir := t.TempDir()
 	y := &yamlRig{file: filepath.Join(dir, "uvs.yaml"), state: filepath.Join(dir, "state")}
-	var r *rig
-	r = newRig(t, rigConfig{Bare: true, Args: []string{"--config", y.file, "--state-dir", y.state}, Before: func(r *rig) {
+	y.rig = newRig(t, rigConfig{Bare: true, Args: []string{"--config", y.file, "--state-dir", y.state}, Before: func(r *rig) {
 		must(t, os.WriteFile(y.file, []byte(y.text(r, more)), 0o644))
 	}})
-	y.rig = r
 	return y
 }
 
