@@ -53,8 +53,11 @@ func seedFrames(f *testing.F) {
 	f.Add(append(first, last...), uint16(len(first)), uint8(0), uint8(0), uint16(0)) // a datagram in two fragments
 	f.Add(arpRequest(gatewayMAC, gateway4, vip4), uint16(0), uint8(0), uint8(0), uint16(0))
 	f.Add(fromInside(f, 11, 33000, 443, "S"), uint16(0), uint8(0), uint8(2|2<<2), uint16(0)) // to be masqueraded
-	seg := &layers.TCP{SrcPort: 8080, DstPort: fuzzPort, SYN: true, ACK: true}
-	f.Add(frame(f, serverMAC(11), rsMAC, &layers.IPv4{SrcIP: []byte{10, 1, 0, 11}, DstIP: prober.AsSlice()}, seg), uint16(0), uint8(0), uint8(2), uint16(0))
+	seg := &layers.TCP{SrcPort: 8080, SYN: true, ACK: true}
+	for _, port := range []layers.TCPPort{fuzzPort, fuzzPort + 1} {
+		seg.DstPort = port
+		f.Add(frame(f, serverMAC(11), rsMAC, &layers.IPv4{SrcIP: []byte{10, 1, 0, 11}, DstIP: prober.AsSlice()}, seg), uint16(0), uint8(0), uint8(2), uint16(0))
+	}
 }
 
 // receive is a director that has received what a fuzzer says. before, if it is there, is called with it first.
@@ -69,6 +72,10 @@ func receive(t *testing.T, data []byte, cut uint16, gso, flags uint8, start uint
 	}
 	p := probeOf(service.Masq) // waits for an answer that may be among this
 	d.plane.probes.enter(newProbe(&p), fuzzPort)
+	if g := d.plane.OpenPassage(&p, func([]byte) {}, func(ProbeAnswer) {}); g != nil { // and one for a passage
+		d.plane.probes.close(&g.probe)
+		d.plane.probes.enter(&g.probe, fuzzPort+1)
+	}
 	if before != nil {
 		before(d)
 	}

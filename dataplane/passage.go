@@ -125,18 +125,15 @@ func (s *slowPath) sendPassage(d departure) {
 		if way == nexthop.Pending {
 			s.plane.cfg.NextHops.Resolve(c.Server)
 		}
-		s.plane.arrivals.lost.Add(1)
 		return
 	}
-	if f := (link.Frame{Buf: *d.frame}); !sentOn(s.sendOwn(hop, &f, c)) {
-		s.plane.arrivals.lost.Add(1)
-	}
+	s.sendOwn(hop, &link.Frame{Buf: *d.frame}, c)
 }
 
 // arrivals are what has come back for passages and their owners haven't seen yet.
 type arrivals struct {
 	free, full chan *arrival // all places are in either
-	lost       atomic.Uint64 // packets of passages that there was no room for, or no way
+	lost       atomic.Uint64 // packets of passages that there was no room for
 }
 
 // arrival is a frame that came back, or, where it is empty, other news of a passage.

@@ -18,7 +18,7 @@ type Stats struct {
 	Held      uint64 // waiting now: in the slow path's queue, for a next hop, for their datagram's other fragments
 	// Unsent are the questions given to Ask that found its queue full.
 	Unsent uint64
-	// LostOfPassages are the packets of passages, either way, that found a full queue or no way.
+	// LostOfPassages are the packets of passages, either way, that found a full queue.
 	LostOfPassages uint64
 	// Verdicts has the counts by verdict.
 	Verdicts [numVerdicts]uint64

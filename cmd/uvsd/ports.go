@@ -1,6 +1,7 @@
 package main
 
 import (
+	"fmt"
 	"net/netip"
 	"os"
 	"slices"
@@ -131,6 +132,12 @@ func (d *daemon) fillStatus(s *api.Status) {
 	}
 	all := d.plane.Stats()
 	s.Packets = packets(&all)
+	if n := all.LostOfPassages; n > 0 {
+		s.Warnings = append(s.Warnings, api.Warning{
+			Text:   fmt.Sprintf("%d packets of health checks through virtual addresses found full queues in uvsd: checks may have failed for that", n),
+			Remedy: "give the checks longer intervals, or uvsd more CPU time",
+		})
+	}
 	s.Drops = drops(&all)
 }
 
