@@ -315,6 +315,18 @@ func TestWhatIsWantingHereSaysNothingOfTheServer(t *testing.T) {
 		if r := f.Reports(s)[0]; !r.Last.Unable || r.Last.Text == "" {
 			t.Errorf("reported: %+v", r.Last)
 		}
+		n := len(f.times(rs1))
+		f.Suspect(webKey, rs1, "resets")
+		time.Sleep(10 * time.Second)
+		synctest.Wait()
+		if n = len(f.times(rs1)) - n; n > 15 {
+			t.Errorf("a suspect was asked %d times in 10 s although nothing can be asked", n)
+		}
+		long := f.spec(t, nil)
+		long.Options.(*scripted).do = func(context.Context, *Target) (string, error) { return strings.Repeat("é", 1<<20), nil }
+		if r := f.Test(t.Context(), &Route{Service: webKey, Server: realServer(webKey, rs1), To: rs1}, long, nil); !r.OK || len(r.Text) > maxText {
+			t.Errorf("a server that says much: %v, %d bytes", r.OK, len(r.Text))
+		}
 		none := netip.AddrPortFrom(rs1.Addr(), 0)
 		if r := f.Test(t.Context(), &Route{Service: webKey, Server: realServer(webKey, none), To: none}, &Spec{Options: &TCP{}, Settings: Settings{Timeout: Duration(time.Second)}}, nil); !r.Unable {
 			t.Errorf("a server of no port: %+v", r)

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"net"
+	"strings"
 	"syscall"
 	"time"
 )
@@ -168,6 +169,7 @@ func (p *probe) next(now time.Time) time.Time {
 	}
 	wait := time.Duration(p.spec.Interval)
 	switch unsettled := p.state == Up && p.bad > 0 || p.state == Down && p.good > 0; {
+	case p.last.Unable: // hurry would only make it worse
 	case p.suspected != "":
 		wait = hurry
 	case unsettled:
@@ -204,6 +206,7 @@ func (e *Engine) exchange(ctx context.Context, spec *Spec, r *Route, record func
 	if err != nil {
 		out.Text, out.Unable = explain(err, said), unable(err)
 	}
+	out.Text = clipped(out.Text)
 	return out
 }
 
@@ -215,6 +218,16 @@ func ask(ctx context.Context, p Prober, t *Target) (said string, err error) {
 		}
 	}()
 	return p.Probe(ctx, t)
+}
+
+// maxText is the longest text of a result, in bytes: it is kept for each change, and servers have a say in it.
+const maxText = 300
+
+func clipped(s string) string {
+	if len(s) > maxText {
+		s = s[:maxText-3] + "..."
+	}
+	return strings.ToValidUTF8(s, "?")
 }
 
 // unable says that an error is for want of something here.
