@@ -41,8 +41,9 @@ type segment struct {
 
 // hostAddrs are what the host had of a segment's addresses at a time.
 type hostAddrs struct {
-	list []netip.Addr
-	at   time.Time
+	list   []netip.Addr
+	coming bool // there is one that duplicate address detection has yet to let go
+	at     time.Time
 }
 
 // hostAddrsLife is how long they are believed.
@@ -94,7 +95,7 @@ func (d *daemon) canDialVirtual(k service.Key, _ *service.RealServer) bool {
 	why := d.guard.CanDropFromVIPs()
 	if why == nil {
 		for i := range d.ports {
-			if len(d.sources.of(d, segment{i, is4})) > 0 {
+			if h := d.sources.look(d, segment{i, is4}); len(h.list) > 0 || h.coming {
 				return true
 			}
 		}
@@ -175,12 +176,15 @@ func (d *daemon) shield() error {
 }
 
 // of are the host's addresses on a segment, those that others beyond it know too.
-func (s *sources) of(d *daemon, at segment) []netip.Addr {
+func (s *sources) of(d *daemon, at segment) []netip.Addr { return s.look(d, at).list }
+
+// look looks at the host's addresses on a segment, or remembers them.
+func (s *sources) look(d *daemon, at segment) hostAddrs {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	now := time.Now()
 	if have, ok := s.hosts[at]; ok && now.Sub(have.at) < hostAddrsLife {
-		return have.list
+		return have
 	}
 	have := hostAddrs{at: now}
 	kind := netlink.FAMILY_V6
@@ -191,15 +195,20 @@ func (s *sources) of(d *daemon, at segment) []netip.Addr {
 		addrs, _ := netlink.AddrList(l, kind) // none is what it comes to
 		for _, a := range addrs {
 			ip, ok := netip.AddrFromSlice(a.IP)
-			usable := a.Scope == unix.RT_SCOPE_UNIVERSE && a.Flags&(unix.IFA_F_TENTATIVE|unix.IFA_F_DEPRECATED|unix.IFA_F_DADFAILED) == 0
-			if ip = ip.Unmap(); ok && usable && !d.plane.Table().IsVIP(packet.AddrFrom(ip)) {
-				have.list = append(have.list, ip)
+			if ip = ip.Unmap(); !ok || a.Scope != unix.RT_SCOPE_UNIVERSE || a.Flags&(unix.IFA_F_DEPRECATED|unix.IFA_F_DADFAILED) != 0 ||
+				d.plane.Table().IsVIP(packet.AddrFrom(ip)) {
+				continue
 			}
+			if a.Flags&unix.IFA_F_TENTATIVE != 0 {
+				have.coming = true
+				continue
+			}
+			have.list = append(have.list, ip)
 		}
 	}
 	if s.hosts == nil {
 		s.hosts = make(map[segment]hostAddrs)
 	}
 	s.hosts[at] = have
-	return have.list
+	return have
 }
