@@ -14,6 +14,7 @@ import (
 	"net/netip"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"time"
 
 	"gvisor.dev/gvisor/pkg/tcpip"
@@ -174,7 +175,7 @@ func (d *Dialer) dial(ctx context.Context, network string, to Target) (net.Conn,
 		Server: packet.AddrFrom(to.Server.Addr()), ServerPort: to.Server.Port(), Method: to.Method, RS: to.RS,
 	}, d.link.receive, f.failed)
 	if f.passage == nil {
-		return nil, errors.New("no local port is free")
+		return nil, fmt.Errorf("no local port is free: %w", syscall.EADDRNOTAVAIL)
 	}
 	d.link.enter(f.passage)
 	proto := tcpip.NetworkProtocolNumber(ipv4.ProtocolNumber)
