@@ -118,9 +118,6 @@ func (e *editor) services(running *State) error {
 					if err != nil {
 						return err
 					}
-					if v.Label != "" && !first {
-						drop(x, "name") // a label is one entry's
-					}
 					if first {
 						x.HeadComment = n.HeadComment
 					}
@@ -309,6 +306,9 @@ func (e *editor) server(n *yaml.Node, was, v *ServiceState, x *ServerState, s *S
 	want := serverOf(v, x)
 	if want.Method == "" && s.Method != "" && s.Method != "dr" {
 		want.Method = "dr"
+	}
+	if s.Tunnel != nil && want.Tunnel == nil && x.Config.Method == api.Tunnel {
+		want.Tunnel = &Tunnel{Type: api.IPIP} // the service's isn't it
 	}
 	if want.Method == s.Method {
 		want.Method = ""

@@ -36,7 +36,6 @@ func (d *decoder) validate(c *Config) {
 	d.names("a template of a check", len(c.Checks), func(i int) *string { return &c.Checks[i].Name })
 	d.names("a health policy", len(c.HealthPolicies), func(i int) *string { return &c.HealthPolicies[i].Name })
 	d.names("a server group", len(c.ServerGroups), func(i int) *string { return &c.ServerGroups[i].Name })
-	d.names("a service", len(c.Services), func(i int) *string { return &c.Services[i].Name })
 	for i := range c.HealthPolicies {
 		h := &c.HealthPolicies[i]
 		if h.Name == "" {
@@ -56,7 +55,7 @@ func (d *decoder) validate(c *Config) {
 	}
 }
 
-// names refuses labels that are used twice, or are none.
+// names refuses names that are used twice, or are none.
 func (d *decoder) names(what string, n int, name func(i int) *string) {
 	first := map[string]*yaml.Node{}
 	for i := range n {
@@ -67,6 +66,7 @@ func (d *decoder) names(what string, n int, name func(i int) *string) {
 		at := d.at(p)
 		if err := api.CheckLabel(*p); err != nil {
 			d.fail(at, "%s: %v", what, err)
+			continue
 		}
 		if had := first[*p]; had != nil {
 			d.fail(at, "%s with the name %q is there already, in line %d", what, *p, had.Line)

@@ -25,6 +25,11 @@ func (d *decoder) validateService(c *Config, s *Service) {
 	} else {
 		d.validateAddress(s)
 	}
+	if s.Name != "" { // several may have one, such as those of both families
+		if err := api.CheckLabel(s.Name); err != nil {
+			d.fail(d.at(&s.Name), "name: %v", err)
+		}
+	}
 	d.validateScheduler(s)
 	d.validatePersistence(s)
 	if s.OnePacket && s.FWMark == 0 && (len(s.Protocol) == 0 || slices.ContainsFunc(s.Protocol, func(p string) bool { return p != "udp" })) {
