@@ -30,10 +30,23 @@ type StudyLab struct {
 // studyWait is when a client gives a transaction up.
 const studyWait = 2 * time.Minute
 
+// Check says what is in the way of Run: it is better known before a long simulation than after it.
+func (b *StudyLab) Check(s *sim.Study, scenarios []string) error {
+	if os.Geteuid() != 0 {
+		return errors.New("--lab makes network namespaces and needs root")
+	}
+	for _, name := range []string{"uvsd", "uvsadm"} {
+		if _, err := os.Stat(filepath.Join(b.Programs, name)); err != nil {
+			return fmt.Errorf("--lab needs %s, --programs says where it is: %w", name, err)
+		}
+	}
+	return s.CheckLive(scenarios)
+}
+
 // Run measures a study; see sim.Study.RunLive.
 func (b *StudyLab) Run(ctx context.Context, s *sim.Study, opts sim.Options) (_ *result.File, err error) {
-	if os.Geteuid() != 0 {
-		return nil, errors.New("--lab makes network namespaces and needs root")
+	if err := b.Check(s, opts.Scenarios); err != nil {
+		return nil, err
 	}
 	servers := 0
 	for i := range s.Scenarios {

@@ -64,10 +64,8 @@ func (s *Study) RunLive(ctx context.Context, opts Options, measure func(context.
 	if err != nil {
 		return nil, err
 	}
-	for i := range scenarios {
-		if err := scenarios[i].live(); err != nil {
-			return nil, fmt.Errorf("scenario %s: %w", scenarios[i].Name, err)
-		}
+	if err := s.CheckLive(opts.Scenarios); err != nil {
+		return nil, err
 	}
 	f := &result.File{Kind: result.Lab, Title: s.Title + ", on real servers", About: s.About, Started: begun}
 	for _, fig := range figures {
@@ -116,6 +114,20 @@ func (s *Study) RunLive(ctx context.Context, opts Options, measure func(context.
 	}
 	f.Took, f.Partial = time.Since(begun).Seconds(), err != nil
 	return f, err
+}
+
+// CheckLive finds what RunLive could not measure in these scenarios of the study, or in all if none is named.
+func (s *Study) CheckLive(scenarios []string) error {
+	for i := range s.Scenarios {
+		sc := &s.Scenarios[i]
+		if len(scenarios) > 0 && !slices.Contains(scenarios, sc.Name) {
+			continue
+		}
+		if err := sc.live(); err != nil {
+			return fmt.Errorf("scenario %s: %w", sc.Name, err)
+		}
+	}
+	return nil
 }
 
 // live finds what real servers in the lab don't do.

@@ -97,6 +97,11 @@ func simulate(ctx context.Context, args []string, out io.Writer) error {
 	if err != nil {
 		return err
 	}
+	if *onLab {
+		if err := live.Check(s, opts.Scenarios); err != nil {
+			return err
+		}
+	}
 	if !*quiet {
 		bar := progress.New(os.Stderr, "simulating "+name)
 		defer bar.Done()
