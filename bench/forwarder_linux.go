@@ -40,7 +40,7 @@ func Forward(ctx context.Context, cfg ForwarderConfig) (err error) {
 		return err
 	}
 	for i, name := range cfg.Interface {
-		s, err := link.Open(link.Config{Interface: name, Kind: kind, Unicast: [][6]byte{cfg.MAC[i]}, Filter: link.ForStation(cfg.MAC[i], 0xffff)})
+		s, err := link.Open(link.Config{Interface: name, Kind: kind, Unicast: [][6]byte{cfg.MAC[i]}, Filter: link.ForStation(cfg.MAC[i], 0xffff, 0xffff)})
 		if err != nil {
 			return err
 		}

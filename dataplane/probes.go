@@ -12,14 +12,14 @@ import (
 	"uvs/service"
 )
 
-// Local ports of probes: from where Linux takes its own by default, and of passages in the host's name those above, so that
-// frames to the host's MAC address tell by the port that they may be answers.
+// Local ports of probes: from where Linux takes its own by default; and of passages in the host's name some below, by which a
+// socket filter tells what may be their answers from the bulk of the host's own.
 const (
-	probePorts     = HostProbePort - probeFirstPort
+	probePorts     = 28232
 	probeFirstPort = 32768
-	hostProbePorts = 1<<16 - HostProbePort
-	// HostProbePort is the first local port of passages in the host's name.
-	HostProbePort = 61000
+
+	FirstHostProbePort = 16384
+	LastHostProbePort  = 32767
 )
 
 // probes are those that are out. With thousands of them, a client's packet still meets no lock and no map: its ports lead it
@@ -61,7 +61,7 @@ func (ps *probes) open(b *probe) bool {
 	defer ps.mu.Unlock()
 	first, n := probeFirstPort, probePorts
 	if b.passage != nil && b.passage.fromHost {
-		first, n = HostProbePort, hostProbePorts
+		first, n = FirstHostProbePort, LastHostProbePort-FirstHostProbePort+1
 	}
 	begin := rand.N(n)
 	for i := range n {

@@ -43,7 +43,7 @@ func (d *daemon) openRx(worker, i int) (link.Link, error) {
 		cfg.Fanout.Group = fanoutGroup(i)
 	}
 	if p.mode == guard.Virtual {
-		cfg.Unicast, cfg.Filter = [][6]byte{p.mac}, link.ForStation(p.mac, dataplane.HostProbePort)
+		cfg.Unicast, cfg.Filter = [][6]byte{p.mac}, link.ForStation(p.mac, dataplane.FirstHostProbePort, dataplane.LastHostProbePort)
 	}
 	s, err := link.Open(cfg)
 	if err != nil {

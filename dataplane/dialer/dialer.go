@@ -88,8 +88,8 @@ type Dialer struct {
 const (
 	nic         = 1
 	receiveRoom = 64 << 10 // of a connection: what it may hold of what a server sent and nobody has read
-	linger      = 250 * time.Millisecond
-	sweep       = 50 * time.Millisecond
+	linger      = 50 * time.Millisecond
+	sweep       = 25 * time.Millisecond
 	resolveTick = 10 * time.Millisecond // between two looks at a next hop that is being resolved
 )
 

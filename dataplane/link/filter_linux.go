@@ -39,9 +39,9 @@ func dropOwn(program []unix.SockFilter) []unix.SockFilter {
 const hostFrameLen = 14 + 1280
 
 // ForStation is a filter for one who has a MAC address of his own on the interface, beside the host's: it lets through frames
-// to mac and to groups, and of those to the host the short ones, among which are ICMP errors, and those to port and above of TCP
-// and UDP. The rest, which is other stations' business and the bulk of the host's, is never copied.
-func ForStation(mac packet.MAC, port uint16) []unix.SockFilter {
+// to mac and to groups, and of those to the host the short ones, among which are ICMP errors, and those to TCP's and UDP's ports
+// from first to last. The rest, which is other stations' business and the bulk of the host's, is never copied.
+func ForStation(mac packet.MAC, first, last uint16) []unix.SockFilter {
 	const (
 		load    = unix.BPF_LD | unix.BPF_ABS
 		equal   = unix.BPF_JMP | unix.BPF_JEQ | unix.BPF_K
@@ -53,21 +53,22 @@ func ForStation(mac packet.MAC, port uint16) []unix.SockFilter {
 		{Code: load | unix.BPF_H, K: 4},
 		{Code: equal, K: uint32(binary.BigEndian.Uint16(mac[4:])), Jt: 0, Jf: 2},
 		{Code: load | unix.BPF_W, K: 0},
-		{Code: equal, K: binary.BigEndian.Uint32(mac[:4]), Jt: 15, Jf: 0},
+		{Code: equal, K: binary.BigEndian.Uint32(mac[:4]), Jt: 16, Jf: 0},
 		{Code: load | unix.BPF_B, K: 0},
-		{Code: unix.BPF_JMP | unix.BPF_JSET | unix.BPF_K, K: 1, Jt: 13, Jf: 0},
+		{Code: unix.BPF_JMP | unix.BPF_JSET | unix.BPF_K, K: 1, Jt: 14, Jf: 0},
 		{Code: load | unix.BPF_B, K: skfAdOff + skfAdPktType},
-		{Code: equal, K: unix.PACKET_HOST, Jt: 0, Jf: 10},
+		{Code: equal, K: unix.PACKET_HOST, Jt: 0, Jf: 11},
 		{Code: unix.BPF_LD | unix.BPF_W | unix.BPF_LEN},
-		{Code: unix.BPF_JMP | unix.BPF_JGT | unix.BPF_K, K: hostFrameLen, Jt: 0, Jf: 9},
+		{Code: unix.BPF_JMP | unix.BPF_JGT | unix.BPF_K, K: hostFrameLen, Jt: 0, Jf: 10},
 		{Code: load | unix.BPF_H, K: 12},
 		{Code: equal, K: packet.EtherIPv4, Jt: 3, Jf: 0},
-		{Code: equal, K: packet.EtherIPv6, Jt: 0, Jf: 5},
+		{Code: equal, K: packet.EtherIPv6, Jt: 0, Jf: 6},
 		{Code: load | unix.BPF_H, K: packet.EthLen + packet.IPv6Len + toPort},
 		{Code: unix.BPF_JMP | unix.BPF_JA, K: 2},
 		{Code: unix.BPF_LDX | unix.BPF_B | unix.BPF_MSH, K: packet.EthLen}, // the length of the IPv4 header
 		{Code: unix.BPF_LD | unix.BPF_IND | unix.BPF_H, K: packet.EthLen + toPort},
-		{Code: atLeast, K: uint32(port), Jt: 1, Jf: 0},
+		{Code: atLeast, K: uint32(first), Jt: 0, Jf: 1},
+		{Code: atLeast, K: uint32(last) + 1, Jt: 0, Jf: 1},
 		{Code: ret, K: 0},
 		{Code: ret, K: 0xffffffff},
 	}

@@ -122,7 +122,7 @@ func TestStationIsSparedOthersFrames(t *testing.T) {
 	s := twoEnds(t)
 	mac := packet.MAC{2, 0, 0, 0xaa, 0xbb, 0xcc}
 	host := packet.MAC(s.link("near").Attrs().HardwareAddr)
-	near := s.open(Config{Interface: "near", Promiscuous: true, Unicast: [][6]byte{mac}, Filter: ForStation(mac, 61000)})
+	near := s.open(Config{Interface: "near", Promiscuous: true, Unicast: [][6]byte{mac}, Filter: ForStation(mac, 16384, 32767)})
 	far := s.open(Config{Interface: "far"})
 	almost := [...]packet.MAC{mac, mac}
 	almost[0][0] ^= 4
@@ -139,8 +139,9 @@ func TestStationIsSparedOthersFrames(t *testing.T) {
 		{almost[0], 60, 0, 0, false}, {almost[1], 60, 0, 0, false},
 		{packet.Broadcast, 60, 0, 0, true}, {packet.MAC{0x33, 0x33, 0, 0, 0, 1}, 1514, 0, 0, true},
 		{host, 60, 0, 0, true}, {host, hostFrameLen, 0, 0, true}, {host, hostFrameLen + 1, 0, 0, false}, {host, 1514, 0, 0, false},
-		{host, 1514, 0x45, 60999, false}, {host, 1514, 0x45, 61000, true}, {host, 1514, 0x4f, 60999, false}, {host, 1514, 0x4f, 65535, true},
-		{host, 1514, 0x60, 60999, false}, {host, 1514, 0x60, 61000, true}, {almost[1], 1514, 0x45, 61000, false},
+		{host, 1514, 0x45, 16383, false}, {host, 1514, 0x45, 16384, true}, {host, 1514, 0x45, 32767, true}, {host, 1514, 0x45, 32768, false},
+		{host, 1514, 0x4f, 16383, false}, {host, 1514, 0x4f, 32767, true}, {host, 1514, 0x60, 16384, true}, {host, 1514, 0x60, 32768, false},
+		{almost[1], 1514, 0x45, 16384, false},
 	} {
 		f := testFrame(i, c.len)
 		copy(f[packet.VnetLen:], c.dst[:])
