@@ -32,13 +32,18 @@ lint: ## gofmt, go vet, staticcheck, manual pages
 	@scripts/lint.sh
 
 .PHONY: bench
-bench: ## benchmarks beside the code, with allocations
+bench: build ## ten minutes of everything: simulated studies, directors side by side, load, stages, scale; bin/bench/report.html (as root)
+	@scripts/deps.sh wrk nginx-light libnginx-mod-stream haproxy nftables
+	@scripts/bench.sh bin/bench
+
+.PHONY: bench-go
+bench-go: ## benchmarks beside the code, with allocations
 	$(GO) test -run XXX -bench . -benchmem ./...
 
 .PHONY: bench-wire
-bench-wire: build ## uvs beside bare forwarders, the kernel, HAProxy, nginx, DPDK: a Markdown table, samples in bin/wire.json (as root, 30 min)
+bench-wire: build ## uvs beside bare forwarders, the kernel, HAProxy, nginx, DPDK: a Markdown table, bin/wire.json (as root, 30 min)
 	@scripts/deps.sh iperf3 wrk nginx-light libnginx-mod-stream haproxy nftables dpdk-dev
-	@bin/uvsbench wire --markdown --json bin/wire.json $(BENCHFLAGS)
+	@bin/uvsbench wire --markdown --json bin/wire.json --samples bin/wire-samples.json $(BENCHFLAGS)
 
 .PHONY: fuzz
 fuzz: ## fuzz every target for FUZZTIME (default 30s) each

@@ -55,6 +55,14 @@ const (
 	P50     = "p50 us"
 	P99     = "p99 us"
 	IdleCPU = "idle CPU %"
+
+	P999          = "p99.9 us"
+	Longest       = "longest ms"
+	FailedShare   = "failed %"
+	DirectorBytes = "director B/conn"
+	KernelBytes   = "kernel B/conn"
+	Failed        = "failed requests"
+	HeldLost      = "held lost %"
 )
 
 // perThing is CPU time in milliseconds for each unit of count things; 0 of none.

@@ -24,7 +24,7 @@ func nextHopStages() []stage {
 // nextHops looks n addresses up in turn.
 func nextHops(n int, first string) func(*testing.B) {
 	return func(b *testing.B) {
-		s, err := newSite(false)
+		s, err := newSite(false, false)
 		if err != nil {
 			b.Fatal(err)
 		}

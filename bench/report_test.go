@@ -2,8 +2,11 @@ package bench
 
 import (
 	"bytes"
+	"slices"
 	"strings"
 	"testing"
+
+	"uvs/bench/result"
 )
 
 // madeUp is a report of three rounds, in the second of which the machine was half as fast, and NAT once failed.
@@ -97,6 +100,45 @@ func TestNumber(t *testing.T) {
 	for v, want := range map[float64]string{0: "0", 1: "1", 0.0123: "0.012", 1.234: "1.23", 12.34: "12.3", 123.4: "123", 41406: "41406"} {
 		if got := number(v); got != want {
 			t.Errorf("number(%v) = %q, want %q", v, got, want)
+		}
+	}
+}
+
+func TestAReportIsAResultOfMediansWithTheirExtremes(t *testing.T) {
+	r := madeUp()
+	r.Left = []string{"testpmd at packets-4k: dpdk-testpmd is not installed"}
+	r.Samples = append(r.Samples, Sample{Subject: "haproxy", Work: "http-close", Error: "it doesn't come up"},
+		Sample{Subject: "uvs-nat", Work: "server-dies", Figures: map[string]float64{Failed: 3, Longest: 40}})
+	f := r.Result()
+	var out bytes.Buffer
+	if err := f.Encode(&out); err != nil {
+		t.Fatal(err)
+	}
+	again, err := result.Decode(out.Bytes())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(again.Scenarios) != 3 || again.Scenarios[0].Name != "packets-4k" || again.Scenarios[0].Main != "packets" || len(again.Notes) != 3 {
+		t.Fatalf("%s", &out)
+	}
+	v := again.Scenarios[0].Rows[0].Values["packets"]
+	if want := (result.Value{Value: 1e6, Low: 0.5e6, High: 1.2e6, N: 3, Spread: true}); v != want {
+		t.Errorf("bare: %+v, want %+v", v, want)
+	}
+	if row := again.Scenarios[1].Rows[0]; row.Subject != "haproxy" || row.Error != "it doesn't come up" {
+		t.Errorf("a subject that failed: %+v", row)
+	}
+	if row := again.Scenarios[2].Rows[0]; row.Values["failed"].Value != 3 || row.Values["longest"].Value != 0.04 {
+		t.Errorf("failures: %+v", row)
+	}
+}
+
+func TestEveryFigureOfAWorkHasItsPlaceInResults(t *testing.T) {
+	for _, w := range works {
+		for _, figure := range append([]string{w.main}, w.figures...) {
+			if !slices.ContainsFunc(wireFigures, func(x wireFigure) bool { return x.figure == figure }) {
+				t.Errorf("%s: results don't know %q", w.name, figure)
+			}
 		}
 	}
 }

@@ -28,6 +28,9 @@ type site struct {
 	client, director, server *lab.Namespace
 	oneArmed                 bool
 	sunk                     bool // what arrives is thrown away: see sink
+	pair                     bool // there are two servers, for what happens when one fails
+	servers                  []*lab.Namespace
+	rips                     []netip.Addr // of servers
 	vip, dip, rip, gateway   netip.Addr
 	clientMAC, serverMAC     packet.MAC
 	directorMAC              [2]packet.MAC // of its eth0 and eth1
@@ -46,8 +49,8 @@ const (
 	natOffset = 8000
 )
 
-func newSite(oneArmed bool) (_ *site, err error) {
-	s := &site{oneArmed: oneArmed}
+func newSite(oneArmed, pair bool) (_ *site, err error) {
+	s := &site{oneArmed: oneArmed, pair: pair}
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, s.close())
@@ -60,11 +63,17 @@ func newSite(oneArmed bool) (_ *site, err error) {
 		return nil, err
 	}
 	build := s.buildTwoArmed
-	if oneArmed {
+	switch {
+	case oneArmed:
 		build = s.buildOneArmed
+	case pair:
+		build = s.buildPair
 	}
 	if err = build(); err != nil {
 		return nil, err
+	}
+	if s.servers == nil {
+		s.servers, s.rips = []*lab.Namespace{s.server}, []netip.Addr{s.rip}
 	}
 	return s, errors.Join(morePorts(s.client), morePorts(s.director))
 }
@@ -86,12 +95,15 @@ func (s *site) close() error {
 }
 
 func (s *site) buildOneArmed() error {
-	topo, err := lab.NewDR(lab.Config{RealServers: 1, Name: "bench"})
+	servers := 1
+	if s.pair {
+		servers = 2
+	}
+	topo, err := lab.NewDR(lab.Config{RealServers: servers, Name: "bench"})
 	if err != nil {
 		return err
 	}
-	s.lab, s.client, s.director, s.server = topo.Lab, topo.Clients[0].Namespace, topo.Directors[0].Namespace, topo.RealServers[0].Namespace
-	s.vip, s.dip, s.rip = topo.VIP(), topo.Directors[0].Addr(), topo.RealServers[0].Addr()
+	s.take(topo)
 	// A switch has no packet filter. Where br_netfilter is loaded a bridge asks the machine's, for a sixth of what a director
 	// uses for each packet that it sends.
 	const filtered = "net.bridge.bridge-nf-call-iptables"
@@ -101,6 +113,26 @@ func (s *site) buildOneArmed() error {
 		}
 	}
 	return s.readMACs()
+}
+
+// buildPair is package lab's network of NAT: two servers on a segment of their own.
+func (s *site) buildPair() error {
+	topo, err := lab.NewNAT(lab.Config{RealServers: 2, Name: "bench"})
+	if err != nil {
+		return err
+	}
+	s.take(topo)
+	s.gateway = topo.Gateway
+	return s.readMACs()
+}
+
+// take makes a topology of package lab's the site.
+func (s *site) take(topo *lab.Topology) {
+	s.lab, s.client, s.director, s.server = topo.Lab, topo.Clients[0].Namespace, topo.Directors[0].Namespace, topo.RealServers[0].Namespace
+	s.vip, s.dip, s.rip = topo.VIP(), topo.Directors[0].Addr(), topo.RealServers[0].Addr()
+	for _, rs := range topo.RealServers {
+		s.servers, s.rips = append(s.servers, rs.Namespace), append(s.rips, rs.Addr())
+	}
 }
 
 func (s *site) buildTwoArmed() (err error) {

@@ -7,6 +7,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
@@ -23,7 +24,10 @@ type subject struct {
 	packets  bool   // it carries the generator's datagrams
 	streams  bool   // it carries TCP with offloads on
 	state    bool   // it keeps connections in the kernel's table, whose size is the machine's
-	start    func(ctx context.Context, b *Wire, s *site) (*running, error)
+	pair     bool   // it can have two servers
+	// noProcess says that it is no program that can be killed.
+	noProcess bool
+	start     func(ctx context.Context, b *Wire, s *site) (*running, error)
 }
 
 // running is a subject at work.
@@ -33,6 +37,10 @@ type running struct {
 	direct bool       // the server is asked at the service's own ports
 	mac    packet.MAC // where the generator sends
 	pids   []int      // its processes; none if it is in the kernel
+	// remove takes a server out of service, for its connections to end by themselves, and restart kills the director and starts it again. nil where there is no
+	// such thing.
+	remove  func(ctx context.Context, rip netip.Addr) error
+	restart func(ctx context.Context) error
 }
 
 // oneArmedSuffix ends the names of one-armed subjects.
@@ -43,17 +51,17 @@ var subjects = []subject{
 	{name: "bare", about: "forwarder without decisions on uvs's own link code", packets: true, streams: true, start: startForwarder("bare")},
 	{name: "single", about: "one packet at a time, mdlayher/packet", packets: true, start: startForwarder("single")},
 	{name: "testpmd", about: "DPDK's testpmd, net_af_packet", needs: "dpdk-testpmd", packets: true, start: startTestpmd},
-	{name: "kernel", about: "IP forwarding in the kernel", packets: true, streams: true, start: startKernel},
-	{name: "nft", about: "nftables DNAT in the kernel", needs: "nft", packets: true, streams: true, state: true, start: startNFT},
+	{name: "kernel", about: "IP forwarding in the kernel", packets: true, streams: true, noProcess: true, start: startKernel},
+	{name: "nft", about: "nftables DNAT in the kernel", needs: "nft", packets: true, streams: true, state: true, pair: true, noProcess: true, start: startNFT},
 	{name: "uvs-dr", about: "uvs, direct routing", packets: true, start: startUVS("-g", 0)},
 	{name: "uvs-tun", about: "uvs, IP-in-IP", packets: true, start: startUVS("-i", 0)},
-	{name: "uvs-nat", about: "uvs, NAT", packets: true, streams: true, start: startUVS("-m", natOffset)},
-	{name: "haproxy", about: "HAProxy, TCP mode", needs: "haproxy", streams: true, start: startHAProxy},
-	{name: "nginx", about: "nginx stream", needs: "nginx", streams: true, start: startNginx},
-	{name: "nft-1arm", about: "nftables DNAT and masquerade, one-armed", needs: "nft", oneArmed: true, streams: true, state: true, start: startNFT},
+	{name: "uvs-nat", about: "uvs, NAT", packets: true, streams: true, pair: true, start: startUVS("-m", natOffset)},
+	{name: "haproxy", about: "HAProxy, TCP mode", needs: "haproxy", streams: true, pair: true, start: startHAProxy},
+	{name: "nginx", about: "nginx stream", needs: "nginx", streams: true, pair: true, start: startNginx},
+	{name: "nft-1arm", about: "nftables DNAT and masquerade, one-armed", needs: "nft", oneArmed: true, streams: true, state: true, noProcess: true, start: startNFT},
 	{name: "haproxy-1arm", about: "HAProxy, TCP mode, one-armed", needs: "haproxy", oneArmed: true, streams: true, start: startHAProxy},
 	{name: "nginx-1arm", about: "nginx stream, one-armed", needs: "nginx", oneArmed: true, streams: true, start: startNginx},
-	{name: "uvs-dr-1arm", about: "uvs, direct routing, one-armed", oneArmed: true, streams: true, start: startUVS("-g", 0)},
+	{name: "uvs-dr-1arm", about: "uvs, direct routing, one-armed", oneArmed: true, streams: true, pair: true, start: startUVS("-g", 0)},
 }
 
 // launch starts a program in the director's place, its output in a file, and returns it with its log's path.
@@ -164,11 +172,26 @@ func startNFT(ctx context.Context, _ *Wire, s *site) (*running, error) {
 	} else {
 		errs = append(errs, s.director.AddAddr("eth1", netip.PrefixFrom(s.gateway, 24)))
 	}
-	var dnat strings.Builder
-	for _, port := range []uint16{webPort, bulkPort, echoPort} {
-		fmt.Fprintf(&dnat, "ip daddr %v tcp dport %d dnat to %v:%d; ", s.vip, port, s.rip, port+natOffset)
+	load := func(ctx context.Context, rips []netip.Addr) error {
+		var dnat strings.Builder
+		for _, x := range []struct {
+			proto string
+			port  uint16
+		}{{"tcp", webPort}, {"tcp", bulkPort}, {"tcp", echoPort}, {"udp", packPort}} {
+			to := fmt.Sprint(rips[0])
+			if len(rips) > 1 {
+				to = fmt.Sprintf("numgen inc mod 2 map { 0 : %v, 1 : %v }", rips[0], rips[1])
+			}
+			fmt.Fprintf(&dnat, "ip daddr %v %s dport %d dnat ip to %s : %d; ", s.vip, x.proto, x.port, to, x.port+natOffset)
+		}
+		return nft(ctx, s.director, "table ip bench {}\nflush table ip bench\ntable ip bench {\n\tchain pre { type nat hook prerouting priority -100; "+dnat.String()+"}\n"+masquerade+"}\n")
 	}
-	fmt.Fprintf(&dnat, "ip daddr %v udp dport %d dnat to %v:%d; ", s.vip, packPort, s.rip, packPort+natOffset)
-	errs = append(errs, nft(ctx, s.director, "table ip bench {\n\tchain pre { type nat hook prerouting priority -100; "+dnat.String()+"}\n"+masquerade+"}\n"))
-	return &running{target: s.vip, mac: s.directorMAC[0]}, errors.Join(errs...)
+	errs = append(errs, load(ctx, s.rips))
+	remove := func(ctx context.Context, rip netip.Addr) error { return load(ctx, s.without(rip)) }
+	return &running{target: s.vip, mac: s.directorMAC[0], remove: remove}, errors.Join(errs...)
+}
+
+// without are the servers but one.
+func (s *site) without(rip netip.Addr) []netip.Addr {
+	return slices.DeleteFunc(slices.Clone(s.rips), func(a netip.Addr) bool { return a == rip })
 }

@@ -17,12 +17,17 @@ import (
 
 // serve starts a program on the server and waits until it says a word, or, if that is empty, until it listens on a port.
 func (s *site) serve(ctx context.Context, port uint16, word, name string, args ...string) (*lab.Cmd, error) {
-	log, err := os.Create(filepath.Join(s.dir, "server-"+name+".log"))
+	return s.serveOn(ctx, 0, port, word, name, args...)
+}
+
+// serveOn is serve on the i-th server.
+func (s *site) serveOn(ctx context.Context, i int, port uint16, word, name string, args ...string) (*lab.Cmd, error) {
+	log, err := os.Create(filepath.Join(s.dir, fmt.Sprintf("server%d-%s.log", i, name)))
 	if err != nil {
 		return nil, err
 	}
 	defer log.Close()
-	c := s.server.Command(ctx, name, args...)
+	c := s.servers[i].Command(ctx, name, args...)
 	c.Stdout, c.Stderr = log, log
 	if err := c.Start(); err != nil {
 		return nil, err
@@ -31,7 +36,7 @@ func (s *site) serve(ctx context.Context, port uint16, word, name string, args .
 		return c, upWithin(ctx, c, log.Name(), 10*time.Second, logSays(log.Name(), word))
 	}
 	return c, upWithin(ctx, c, log.Name(), 10*time.Second, func() error {
-		conn, err := s.server.Dial("tcp", netip.AddrPortFrom(s.rip, port).String())
+		conn, err := s.servers[i].Dial("tcp", netip.AddrPortFrom(s.rips[i], port).String())
 		if err == nil {
 			conn.Close()
 		}
@@ -122,16 +127,30 @@ func (s *site) behind(r *running, port uint16) uint16 {
 	return port + natOffset
 }
 
+// serveWeb starts nginx as the servers' web server, and returns the first one's.
+func (s *site) serveWeb(ctx context.Context, r *running) (first *lab.Cmd, err error) {
+	port := s.behind(r, webPort)
+	for i := range s.servers {
+		config := filepath.Join(s.dir, fmt.Sprintf("web%d.conf", i))
+		text := fmt.Sprintf("daemon off; worker_processes auto; pid %s/web%d.pid; error_log stderr;\nevents { worker_connections 8000; }\n"+
+			"http { access_log off; keepalive_requests 1000000; server { listen %d backlog=4096; location / { return 200 \"uvs\\n\"; } } }\n", s.dir, i, port)
+		if err := os.WriteFile(config, []byte(text), 0o644); err != nil {
+			return nil, err
+		}
+		c, err := s.serveOn(ctx, i, port, "", "nginx", "-c", config)
+		if err != nil {
+			return nil, err
+		}
+		if i == 0 {
+			first = c
+		}
+	}
+	return first, nil
+}
+
 // measureRequests asks nginx with wrk.
 func (b *Wire) measureRequests(ctx context.Context, s *site, r *running, keep bool) (map[string]float64, error) {
-	port := s.behind(r, webPort)
-	config := filepath.Join(s.dir, "web.conf")
-	text := fmt.Sprintf("daemon off; worker_processes auto; pid %s/web.pid; error_log stderr;\nevents { worker_connections 8000; }\n"+
-		"http { access_log off; keepalive_requests 1000000; server { listen %d backlog=4096; location / { return 200 \"uvs\\n\"; } } }\n", s.dir, port)
-	if err := os.WriteFile(config, []byte(text), 0o644); err != nil {
-		return nil, err
-	}
-	server, err := s.serve(ctx, port, "", "nginx", "-c", config)
+	server, err := s.serveWeb(ctx, r)
 	if err != nil {
 		return nil, err
 	}

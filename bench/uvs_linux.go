@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"net"
 	"net/netip"
@@ -26,11 +27,7 @@ func startUVS(method string, offset uint16) func(context.Context, *Wire, *site) 
 		if !s.oneArmed && !s.sunk { // on a gateway's segment uvs asks for the server itself, which wouldn't say that it is the sink
 			args = append(args, "--gateway", netip.PrefixFrom(s.gateway, 24).String()+"@eth1")
 		}
-		c, log, err := s.launch(ctx, filepath.Join(b.Programs, "uvsd"), append(args, b.UVSDArgs...)...)
-		if err != nil {
-			return nil, err
-		}
-		adm := func(stdin string, args ...string) ([]byte, error) {
+		adm := func(ctx context.Context, stdin string, args ...string) ([]byte, error) {
 			c := exec.CommandContext(ctx, filepath.Join(b.Programs, "uvsadm"), append([]string{"--socket", socket}, args...)...)
 			var stderr bytes.Buffer
 			c.Stdin, c.Stderr = strings.NewReader(stdin), &stderr
@@ -40,33 +37,62 @@ func startUVS(method string, offset uint16) func(context.Context, *Wire, *site) 
 			}
 			return out, err
 		}
-		up := func() error {
-			_, err := adm("", "version")
+		r := &running{target: s.vip, direct: offset == 0}
+		start := func(ctx context.Context) error {
+			c, log, err := s.launch(ctx, filepath.Join(b.Programs, "uvsd"), append(args, b.UVSDArgs...)...)
+			if err != nil {
+				return err
+			}
+			r.pids = []int{c.Process.Pid}
+			up := func() error {
+				_, err := adm(ctx, "", "version")
+				return err
+			}
+			if err := upWithin(ctx, c, log, 10*time.Second, up); err != nil {
+				return err
+			}
+			return s.configureUVS(ctx, adm, method, offset)
+		}
+		if err := start(ctx); err != nil {
+			return nil, err
+		}
+		r.remove = func(ctx context.Context, rip netip.Addr) error {
+			_, err := adm(ctx, "", "drain", "--no-wait", netip.AddrPortFrom(rip, webPort+offset).String())
 			return err
 		}
-		if err := upWithin(ctx, c, log, 10*time.Second, up); err != nil {
-			return nil, err
-		}
-		var rules strings.Builder
-		for _, service := range []struct {
-			flag string
-			port uint16
-		}{{"-t", webPort}, {"-t", bulkPort}, {"-t", echoPort}, {"-u", packPort}} {
-			vip := netip.AddrPortFrom(s.vip, service.port)
-			fmt.Fprintf(&rules, "-A %s %v -s wlc\n-a %s %v -r %v %s -w 1\n", service.flag, vip, service.flag, vip,
-				netip.AddrPortFrom(s.rip, service.port+offset), method)
-		}
-		if _, err := adm(rules.String(), "-R"); err != nil {
-			return nil, err
-		}
-		out, err := adm("", "status", "--json")
+		r.restart = func(ctx context.Context) error { return errors.Join(kill(r.pids), start(ctx)) }
+		out, err := adm(ctx, "", "status", "--json")
 		if err != nil {
 			return nil, err
 		}
-		mac, err := statusMAC(out, "eth0")
-		return &running{target: s.vip, mac: mac, direct: offset == 0, pids: []int{c.Process.Pid}}, err
+		r.mac, err = statusMAC(out, "eth0")
+		return r, err
 	}
 }
+
+// configureUVS gives uvsd its services. Where a server may fail, uvsd asks the servers whether they are there.
+func (s *site) configureUVS(ctx context.Context, adm func(context.Context, string, ...string) ([]byte, error), method string, offset uint16) error {
+	var rules strings.Builder
+	for _, service := range []struct {
+		flag string
+		port uint16
+	}{{"-t", webPort}, {"-t", bulkPort}, {"-t", echoPort}, {"-u", packPort}} {
+		vip := netip.AddrPortFrom(s.vip, service.port)
+		fmt.Fprintf(&rules, "-A %s %v -s wlc\n", service.flag, vip)
+		for _, rip := range s.rips {
+			fmt.Fprintf(&rules, "-a %s %v -r %v %s -w 1\n", service.flag, vip, netip.AddrPortFrom(rip, service.port+offset), method)
+		}
+	}
+	_, err := adm(ctx, rules.String(), "-R")
+	if err == nil && s.pair {
+		_, err = adm(ctx, "", "check", "add", "-t", netip.AddrPortFrom(s.vip, webPort).String(), "tcp",
+			"interval="+checkInterval.String(), "timeout="+checkInterval.String(), "fall=2", "rise=1")
+	}
+	return err
+}
+
+// checkInterval is how often directors ask servers, and how long they wait for an answer, where a server may fail.
+const checkInterval = 500 * time.Millisecond
 
 // statusMAC is uvs's address on an interface, as uvsadm status --json tells it.
 func statusMAC(status []byte, ifname string) (packet.MAC, error) {

@@ -18,12 +18,15 @@ type Wire struct {
 	Rounds   int           // default 5
 	Time     time.Duration // of each measured stretch; default 2 s
 	Rate     float64       // of the generator in frames a second; default as fast as it goes
+	Requests float64       // a second, where they are offered at a fixed rate; default 500
+	Conns    int           // that memory is measured with; default 7,000, as files are limited to 20,000 in places
 	Link     string        // uvsd's and the bare forwarder's --link; default auto
 	UVSDArgs []string      // further arguments of uvsd's
 	Programs string        // where uvsd and uvsadm are
 	Self     string        // this program, which is a forwarder when called with "forwarder"
 	Progress io.Writer     // told what is being measured; nil for nobody
 
+	room int     // connections that a proxy must have room for at the work at hand
 	null float64 // what the generator takes for a frame that nobody receives, in this round
 }
 
@@ -90,6 +93,12 @@ func (b *Wire) fill() {
 	if b.Time <= 0 {
 		b.Time = 2 * time.Second
 	}
+	if b.Requests <= 0 {
+		b.Requests = 500
+	}
+	if b.Conns <= 0 {
+		b.Conns = 7000
+	}
 	if b.Link == "" {
 		b.Link = "auto"
 	}
@@ -124,6 +133,7 @@ func (b *Wire) choose() (chosen map[string][]*subject, left []string, err error)
 			s := &subjects[j]
 			switch {
 			case len(b.Subjects) > 0 && !slices.Contains(b.Subjects, s.name), w.packets && !s.packets, !w.packets && !s.streams:
+			case w.pair && !s.pair || w.process && s.noProcess:
 			case !available(s.needs):
 				left = append(left, fmt.Sprintf("%s at %s: %s is not installed", s.name, w.name, s.needs))
 			case s.state && w.conns > limit:
@@ -159,8 +169,12 @@ const overhead = 60 * time.Second
 
 // one raises a site, starts the subject in it, and measures.
 func (b *Wire) one(ctx context.Context, round int, s *subject, w *work) Sample {
+	b.room = 0
+	if w.holds {
+		b.room = b.Conns + 300
+	}
 	fmt.Fprintf(b.Progress, "round %d of %d: %s at %s\n", round+1, b.Rounds, s.name, w.name)
-	return b.sample(ctx, Sample{Round: round, Subject: s.name, Work: w.name}, s.oneArmed, func(ctx context.Context, site *site) (map[string]float64, error) {
+	return b.sample(ctx, Sample{Round: round, Subject: s.name, Work: w.name}, s.oneArmed, w.pair, func(ctx context.Context, site *site) (map[string]float64, error) {
 		if w.packets {
 			if err := site.sink(); err != nil {
 				return nil, err
@@ -176,7 +190,7 @@ func (b *Wire) one(ctx context.Context, round int, s *subject, w *work) Sample {
 
 // calibrate measures the generator with a null receiver.
 func (b *Wire) calibrate(ctx context.Context, round int, w *work) Sample {
-	sample := b.sample(ctx, Sample{Round: round, Subject: Nobody, Work: w.name}, false, func(ctx context.Context, site *site) (map[string]float64, error) {
+	sample := b.sample(ctx, Sample{Round: round, Subject: Nobody, Work: w.name}, false, false, func(ctx context.Context, site *site) (map[string]float64, error) {
 		return b.measurePackets(ctx, site, nil, min(w.flows, 1<<14))
 	})
 	b.null = sample.Figures[nullNs]
@@ -184,10 +198,10 @@ func (b *Wire) calibrate(ctx context.Context, round int, w *work) Sample {
 }
 
 // sample raises a site for what measures in it, and takes it down.
-func (b *Wire) sample(ctx context.Context, sample Sample, oneArmed bool, measure func(context.Context, *site) (map[string]float64, error)) Sample {
+func (b *Wire) sample(ctx context.Context, sample Sample, oneArmed, pair bool, measure func(context.Context, *site) (map[string]float64, error)) Sample {
 	ctx, cancel := context.WithTimeout(ctx, 3*b.Time+overhead)
 	defer cancel()
-	site, err := newSite(oneArmed)
+	site, err := newSite(oneArmed, pair)
 	if err == nil {
 		sample.Figures, err = measure(ctx, site)
 		err = errors.Join(err, site.close())

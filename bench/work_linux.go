@@ -16,6 +16,9 @@ type work struct {
 	about   string
 	needs   string // a program that must be there
 	packets bool   // it is the generator's datagrams; else TCP
+	pair    bool   // it wants two servers
+	process bool   // it wants a director that is a process
+	holds   bool   // it holds Wire.Conns connections
 	// flows of the generator; conns is how many connections a subject that keeps them must hold.
 	flows, conns int
 	main         string   // the figure by which subjects are compared first
@@ -29,6 +32,9 @@ var (
 	bulkColumns    = []string{Gbps, DirectorPerGB, WholePerGB}
 	requestColumns = []string{PerSecond, DirectorPerK, WholePerK, RequestErrors}
 	latencyColumns = []string{P50, P99, IdleCPU}
+	loadedColumns  = []string{P50, P99, P999, FailedShare}
+	memoryColumns  = []string{DirectorBytes, KernelBytes}
+	failureColumns = []string{Failed, FailedShare, Longest, HeldLost}
 )
 
 // works are all.
@@ -46,6 +52,27 @@ var works = []work{
 		name: "latency", about: "one byte to the server and back, a request every 700 us; then nothing",
 		main: P50, figures: latencyColumns, against: "bare", do: measureLatency,
 	},
+	{
+		name: "latency-load", about: "HTTP requests at a fixed rate, each on a connection of its own; latency from when each was to begin", needs: "nginx",
+		main: P50, figures: loadedColumns, against: "bare", do: measureLoaded,
+	},
+	{
+		name: "memory", about: "TCP connections that are open and silent: what each takes", holds: true, main: DirectorBytes, figures: memoryColumns, against: "haproxy",
+		do: measureMemory,
+	},
+	failureWork("server-dies", "the programs of one of two servers are killed while requests come", false, serverDies),
+	failureWork("server-mute", "one of two servers falls silent", false, serverMute),
+	failureWork("server-removed", "one of two servers is taken out of service by the director's own means", false, serverRemoved),
+	failureWork("director-killed", "the director is killed and started again", true, directorKilled),
+}
+
+func failureWork(name, about string, process bool, strike func(context.Context, *site, *running) error) work {
+	return work{
+		name: name, about: about, needs: "nginx", pair: true, process: process, main: Failed, figures: failureColumns, against: "haproxy",
+		do: func(ctx context.Context, b *Wire, s *site, r *running) (map[string]float64, error) {
+			return b.measureFailure(ctx, s, r, strike)
+		},
+	}
 }
 
 func packetWork(name, about string, flows int) work {

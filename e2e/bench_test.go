@@ -17,7 +17,7 @@ func TestBenchMeasuresUVSBesideOthers(t *testing.T) {
 	needs(t, "wrk", "wrk")
 	must(t, goBuild(nil, "uvs/cmd/uvsbench"))
 	file := filepath.Join(t.TempDir(), "wire.json")
-	cmd := exec.CommandContext(within(t, 2*time.Minute), program("uvsbench"), "wire", "--rounds", "1", "--time", "200ms", "--json", file,
+	cmd := exec.CommandContext(within(t, 2*time.Minute), program("uvsbench"), "wire", "--rounds", "1", "--time", "200ms", "--samples", file, "--json", file+".result",
 		"--subjects", "bare,uvs-nat", "--works", "packets-4k,http-close,latency")
 	out, err := cmd.CombinedOutput()
 	if err != nil {
@@ -48,6 +48,9 @@ func TestBenchMeasuresUVSBesideOthers(t *testing.T) {
 		if s.Work == "packets-4k" && strings.HasPrefix(s.Subject, "uvs") && s.Figures["director ns/packet"] <= 0 {
 			t.Errorf("%s uses no CPU time: %v", s.Subject, s.Figures)
 		}
+	}
+	if b, err = os.ReadFile(file + ".result"); err != nil || !strings.Contains(string(b), `"uvsbench-result"`) || !strings.Contains(string(b), `"packet-director"`) {
+		t.Errorf("%v: no result for uvsbench report:\n%s", err, b)
 	}
 	if len(seen) != 2*3 {
 		t.Errorf("measured %v", seen)

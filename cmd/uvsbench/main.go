@@ -127,7 +127,10 @@ func wire(ctx context.Context, args []string, out io.Writer) error {
 		return nil
 	})
 	fs.StringVar(&b.Programs, "programs", filepath.Dir(self), "`directory` of uvsd and uvsadm")
-	file := fs.String("json", "", "write all samples to this `file`, too")
+	fs.Float64Var(&b.Requests, "requests", 500, "HTTP requests a second where they are offered at a fixed rate")
+	fs.IntVar(&b.Conns, "conns", 7000, "connections that memory is measured with")
+	file := fs.String("json", "", "write the result to this `file`, for uvsbench report")
+	samples := fs.String("samples", "", "write every sample to this `file`, in JSON")
 	markdown := fs.Bool("markdown", false, "print the goals' table in Markdown alone")
 	list := fs.Bool("list", false, "list the subjects and works there are")
 	quiet := fs.Bool("quiet", false, "don't say what is being measured")
@@ -157,8 +160,13 @@ func wire(ctx context.Context, args []string, out io.Writer) error {
 	}
 	err = errors.Join(err, print(out))
 	if *file != "" {
+		f := report.Result()
+		f.Command, f.Partial = "uvsbench wire "+strings.Join(args, " "), ctx.Err() != nil
+		err = errors.Join(err, f.Write(*file))
+	}
+	if *samples != "" {
 		text, jsonErr := json.MarshalIndent(report, "", "\t")
-		err = errors.Join(err, jsonErr, os.WriteFile(*file, append(text, '\n'), 0o644))
+		err = errors.Join(err, jsonErr, os.WriteFile(*samples, append(text, '\n'), 0o644))
 	}
 	return err
 }
