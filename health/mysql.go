@@ -8,6 +8,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"strings"
 )
 
 // MySQL is the kind "mysql": a server of MySQL or MariaDB must greet, and answer a login. A client that goes after the greeting
@@ -212,7 +213,8 @@ func parseMySQLGreeting(b []byte) (g mysqlGreeting, ok bool) {
 	if !ok || b[0] != 10 || len(rest) < 31+13 {
 		return g, false
 	}
-	g.version = printable(string(version))
+	// MariaDB pretends to be an old MySQL, for replicas that know no other number than 5.
+	g.version = printable(strings.TrimPrefix(string(version), "5.5.5-"))
 	g.challenge = append(g.challenge, rest[4:12]...)
 	g.capabilities = uint32(binary.LittleEndian.Uint16(rest[13:])) | uint32(binary.LittleEndian.Uint16(rest[18:]))<<16
 	second := max(13, int(rest[20])-8)
