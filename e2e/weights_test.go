@@ -90,8 +90,8 @@ func TestWeightsFollowWhatServersSay(t *testing.T) {
 	r := newRig(t, rigConfig{Bare: true})
 	web := r.webService()
 	r.restore("-A -t "+web+" -s wrr", fmt.Sprintf("-a -t %s -r %s -g -w 100", web, r.webServer(1)), fmt.Sprintf("-a -t %s -r %s -g -w 100", web, r.webServer(2)))
-	r.adm("check", "add", "-t", web, "-r", r.webServer(1), "snmp", "community=uvs", "cpus=1", "interval=200ms", "smooth=1ms", "step=1000")
-	r.adm("check", "add", "-t", web, "-r", r.webServer(2), "agent", "interval=200ms", "smooth=1ms", "step=1000")
+	r.adm("check", "add", "-t", web, "-r", r.webServer(1), "snmp", "community=uvs", "cpus=1", "interval=200ms", "timeout=5s", "smooth=1ms", "step=1000")
+	r.adm("check", "add", "-t", web, "-r", r.webServer(2), "agent", "interval=200ms", "timeout=5s", "smooth=1ms", "step=1000")
 	r.awaitWeights("nobody says anything", web, 100, 100)
 
 	busy := startSNMPd(t, r.RealServers[0], "3.00")
@@ -133,7 +133,7 @@ func TestSorryPageAndSlowStart(t *testing.T) {
 	r := newRig(t, rigConfig{Bare: true})
 	web := r.webService()
 	r.restore("-A -t "+web+" -s rr", fmt.Sprintf("-a -t %s -r %s -g", web, r.webServer(1)), fmt.Sprintf("-a -t %s -r %s -g", web, r.webServer(2)))
-	r.adm("check", "add", "-t", web, "tcp", "interval=200ms", "rise=1", "fall=1")
+	r.adm("check", "add", "-t", web, "tcp", "interval=200ms", "timeout=5s", "rise=1", "fall=2", "inband=no") // patient with a busy machine
 	r.adm("check", "policy", "-t", web, "sorry=builtin", "sorrypage=we are closed", "retryafter=30s")
 	if got := r.count(20); got["rs1"] != 10 || got["rs2"] != 10 {
 		t.Errorf("at first %v", got)
