@@ -1,6 +1,7 @@
 package api
 
 import (
+	"encoding/json"
 	"net/netip"
 	"time"
 )
@@ -12,8 +13,13 @@ type CheckSpec map[string]any
 
 // ID is the check's name among those of its service or server.
 func (c CheckSpec) ID() string {
-	if id, ok := c["id"].(string); ok {
+	switch id := c["id"].(type) {
+	case nil:
+	case string:
 		return id
+	default:
+		b, _ := json.Marshal(id) // the number 5 is taken as the text
+		return string(b)
 	}
 	kind, _ := c["kind"].(string)
 	return kind
