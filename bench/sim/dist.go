@@ -19,6 +19,9 @@ func (s *Seconds) UnmarshalYAML(n *yaml.Node) error {
 	if err != nil || n.Kind != yaml.ScalarNode {
 		return errorAt(n, "%q is no span of time; they are written 250ms, 10s, 1m30s", n.Value)
 	}
+	if d < 0 {
+		return errorAt(n, "%q is below 0", n.Value)
+	}
 	*s = Seconds(d.Seconds())
 	return nil
 }

@@ -110,6 +110,9 @@ func newMeter(sc *Scenario, machines []machine) meter {
 	if m.window == 0 {
 		m.window = 100 * float64(n) / sc.rate()
 	}
+	if !(m.window > 0) { // all of a trace comes at once
+		m.window = never
+	}
 	if sc.Time > 0 {
 		m.begin = float64(sc.Time) * *sc.Warmup
 		m.end = m.begin + float64(sc.Time)

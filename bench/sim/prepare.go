@@ -47,6 +47,13 @@ func (s *Scenario) prepare(open func(name string) (*trace, error)) error {
 	return nil
 }
 
+// What a study may have at most; more would be a slip of the pen, and a wait without end.
+const (
+	mostServers = 10_000
+	mostClients = 1 << 20 // of a closed population
+)
+
+// orDefault gives v a value if it has none.
 func orDefault[T comparable](v *T, d T) {
 	var zero T
 	if *v == zero {
@@ -108,6 +115,8 @@ func (s *Scenario) prepareServers(func(string) (*trace, error)) error {
 			return fmt.Errorf("queue is ps or fifo, not %q", x.Queue)
 		case x.Speed < 0 || x.Processors < 0 || *x.Weight < 0 || x.Workers < 0 || x.Backlog < 0 || x.Count < 0:
 			return errors.New("a number is negative")
+		case x.Count > mostServers-len(s.list):
+			return fmt.Errorf("more than %d", mostServers)
 		}
 		for range x.Count {
 			one := x
@@ -180,21 +189,35 @@ func (s *Scenario) prepareArrivals(open func(string) (*trace, error)) (err error
 		if len(a.MMPP.States) < 2 {
 			return errors.New("mmpp: fewer than two states")
 		}
+		sum := 0.0
 		for _, st := range a.MMPP.States {
-			if st.Rate < 0 || st.For <= 0 {
-				return errors.New("mmpp: a state lasts longer than 0 and has a rate of 0 or more")
+			if sum += st.Rate; st.For <= 0 {
+				return errors.New("mmpp: a state lasts longer than 0")
 			}
+		}
+		if sum == 0 {
+			return errors.New("mmpp: no state has a rate above 0")
 		}
 	case a.Diurnal != nil:
 		if a.Diurnal.Swing < 0 || a.Diurnal.Swing > 1 || a.Diurnal.Period <= 0 {
 			return errors.New("diurnal: swing is from 0 to 1, period above 0")
 		}
 	case a.Closed != nil:
+		if a.Closed.Clients > mostClients {
+			return fmt.Errorf("closed: more than %d clients", mostClients)
+		}
 		if a.Closed.Clients < 1 && (s.Sweep == nil || s.Sweep.Over != "clients") {
 			return errors.New("closed: fewer than one client")
 		}
 		if err := a.Closed.Think.prepare(open); err != nil {
 			return fmt.Errorf("closed: think: %w", err)
+		}
+		takes := a.Closed.Think.Mean()
+		for _, k := range s.Work {
+			takes += k.Demand.Mean() + k.Latency.Mean()
+		}
+		if takes == 0 {
+			return errors.New("closed: a transaction takes no time, so that they would never end")
 		}
 	case a.Trace != "":
 		if s.trace, err = open(a.Trace); err != nil {
@@ -204,7 +227,7 @@ func (s *Scenario) prepareArrivals(open func(string) (*trace, error)) (err error
 			return fmt.Errorf("%s has no column time", a.Trace)
 		}
 	}
-	if o := a.open(); o != nil && !(s.rate() > 0) && (s.Sweep == nil || s.Sweep.Over != "load" && s.Sweep.Over != "rate") {
+	if o := a.open(); o != nil && !(s.rate() > 0 && s.rate() < never) && (s.Sweep == nil || s.Sweep.Over != "load" && s.Sweep.Over != "rate") {
 		return errors.New("the rate is not above 0: give rate, or load and work that takes time")
 	}
 	return nil

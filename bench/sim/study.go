@@ -22,8 +22,11 @@ type Study struct {
 	Scenarios []Scenario
 }
 
-// maxStudy bounds a study's text; a trace is a file of its own.
-const maxStudy = 1 << 20
+// maxStudy bounds a study's text; a trace is a file of its own. most bounds its numbers.
+const (
+	maxStudy = 1 << 20
+	most     = 1e12
+)
 
 // ReadStudy reads a study from a YAML file. Errors have the line and column. Traces are relative to the file.
 func ReadStudy(name string) (*Study, error) {
@@ -98,6 +101,9 @@ func ParseStudy(b []byte, dir string) (*Study, error) {
 
 // decode decodes a node over what v holds. What the node says replaces lists and forms of one thing whole.
 func decode(n *yaml.Node, v *Scenario) error {
+	for n.Kind == yaml.AliasNode {
+		n = n.Alias
+	}
 	if err := strict(n, reflect.TypeOf(*v)); err != nil {
 		return err
 	}
@@ -181,8 +187,15 @@ func strict(n *yaml.Node, t reflect.Type) error {
 		if n.Kind != yaml.ScalarNode {
 			return errorAt(n, "a single value is expected")
 		}
-		if err := n.Decode(reflect.New(t).Interface()); err != nil {
+		v := reflect.New(t)
+		if err := n.Decode(v.Interface()); err != nil {
 			return errorAt(n, "%q is no %s", n.Value, kindName(t))
+		}
+		switch v = v.Elem(); {
+		case v.CanInt() && v.Int() < 0, v.CanFloat() && !(v.Float() >= 0):
+			return errorAt(n, "%q is below 0", n.Value)
+		case v.CanFloat() && v.Float() > most:
+			return errorAt(n, "%q is beyond all measure", n.Value)
 		}
 	}
 	return nil
@@ -284,8 +297,8 @@ func (s *Scenario) points() ([]point, error) {
 		default:
 			err = fmt.Errorf("over is clients, load, rate, directors, late or missing, not %q", s.Sweep.Over)
 		}
-		if err == nil && (a.Closed != nil && a.Closed.Clients < 1 || a.open() != nil && !(x.rate() > 0)) {
-			err = fmt.Errorf("nothing comes at %v", v)
+		if err == nil && (a.Closed != nil && (a.Closed.Clients < 1 || a.Closed.Clients > mostClients) || a.open() != nil && !(x.rate() > 0 && x.rate() < never)) {
+			err = fmt.Errorf("nothing comes at %v, or too many", v)
 		}
 		if err == nil {
 			err = x.prepareDirector(nil)

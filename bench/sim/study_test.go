@@ -3,6 +3,7 @@ package sim
 import (
 	"bytes"
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"math"
@@ -114,6 +115,14 @@ func TestWrongStudiesAreRefusedWithTheirPlace(t *testing.T) {
 		{"seeds: 3", "seeds: 3\n  changes: [{at: 1s, fail: rs1}]", `time is given`},
 		{"seeds: 3", "seeds: 3\n  cache: {of: destination, objects: 3}", `no population`},
 		{"title: a title", "title: [", "line"},
+		{"count: 2", "count: 20000", "more than 10000"},
+		{"count: 2", "count: -2", `line 7, column 21: "-2" is below 0`},
+		{"count: 2", "speed: .nan", `".nan" is below 0`},
+		{"count: 2", "speed: .inf", `".inf" is beyond`},
+		{"10ms", "-10ms", `"-10ms" is below 0`},
+		{"{poisson: {load: 0.5}}", "{mmpp: {rate: 1, states: [{rate: 0, for: 1s}, {rate: 0, for: 1s}]}}", "no state has a rate"},
+		{"{exponential: 10ms}", "{constant: 0s}", "the rate is not above 0"},
+		{"- name: two", "- name: two\n  work: [{demand: {constant: 0s}}]", "takes no time"},
 		{good, "", "empty"},
 		{good, "scenarios: []", "without scenarios"},
 	} {
@@ -154,6 +163,41 @@ func TestTraces(t *testing.T) {
 	// The servers take turns: x and then x at one, where the second is a hit; y and then x at the other.
 	if o.conns != 4 || o.hits != 1 || math.Abs(o.response.sum-(1+1+0.25+1)) > 1e-9 || o.returned != 1 || o.kept != 1 {
 		t.Errorf("%d connections, %d hits, %v seconds, %d returned, %d kept", o.conns, o.hits, o.response.sum, o.returned, o.kept)
+	}
+}
+
+// TestDegenerateRunsEnd: what makes little sense still comes to an end.
+func TestDegenerateRunsEnd(t *testing.T) {
+	dir := t.TempDir()
+	if err := os.WriteFile(filepath.Join(dir, "once.csv"), []byte("time\n5\n5\n5\n"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	for _, text := range []string{
+		"servers: [{speed: 1, backlog: 1, workers: 1}, {absent: true}]\n  arrivals: {poisson: {load: 50}}\n  work: [{demand: {exponential: 10ms}}]",
+		"servers: [{weight: 0}]\n  arrivals: {closed: {clients: 5}}\n  work: [{demand: {exponential: 10ms}}]",
+		"servers: [{upper: 1}]\n  arrivals: {closed: {clients: 5}}\n  work: [{demand: {exponential: 10ms}}]",
+		"servers: [{}]\n  arrivals: {trace: once.csv}\n  work: [{demand: {constant: 0s}}]",
+		"servers: [{}]\n  arrivals: {poisson: {rate: 100}}\n  work: [{demand: {constant: 0s}}]",
+		"servers: [{}]\n  time: 10s\n  warmup: 0\n  arrivals: {poisson: {rate: 100}}\n  work: [{demand: {constant: 1ms}}]\n  changes: [{at: 0s, slow: rs1, speed: 0}, {at: 0s, fail: rs1}, {at: 0s, remove: rs1}, {at: 5s, add: rs1}]",
+		"servers: [{}]\n  time: 1s\n  arrivals: {poisson: {rate: 0.001}}\n  work: [{demand: {constant: 1h}}]",
+		"servers: [{}]\n  director: {linger: 0s, late_share: 1, detect: 0s}\n  arrivals: {diurnal: {load: 0.5, swing: 1, period: 1s}}\n  work: [{demand: {pareto: {mean: 10ms, alpha: 1.01}}}]",
+	} {
+		s, err := ParseStudy([]byte("scenarios:\n- name: x\n  schedulers: [wlc]\n  seeds: 1\n  connections: 500\n  "+text+"\n"), dir)
+		if err != nil {
+			t.Errorf("%s: %v", text, err)
+			continue
+		}
+		if strings.Contains(text, "time:") {
+			s.Scenarios[0].Connections = 0
+		}
+		f, err := s.Run(t.Context(), Options{})
+		if err != nil {
+			t.Errorf("%s: %v", text, err)
+			continue
+		}
+		if _, err := json.Marshal(f); err != nil { // not of numbers that are none
+			t.Errorf("%s: %v", text, err)
+		}
 	}
 }
 
