@@ -2,6 +2,7 @@ package dataplane
 
 import (
 	"context"
+	"runtime"
 	"sync"
 	"sync/atomic"
 
@@ -28,9 +29,12 @@ type Passage struct {
 	closed   atomic.Bool
 }
 
+// The queues have room for what thousands of conversations send and hear in the time that a busy machine takes to come to
+// whoever empties them: the goroutines of all those conversations may be before him.
 const (
-	departureQueue = 1024
-	arrivalQueue   = 1024
+	departureQueue = 8192
+	arrivalQueue   = 8192
+	departureTries = 16
 	keptRoom       = 2048 // what a place in the queue of arrivals keeps of memory; a super-frame's is given back
 )
 
@@ -44,6 +48,7 @@ const (
 func (p *Plane) OpenPassage(pr *Probe, receive func(ip []byte), failed func(ProbeAnswer)) *Passage {
 	g := &Passage{probe: *newProbe(pr), plane: p, fromHost: pr.FromHost, receive: receive, failed: failed}
 	g.passage = g
+	p.arrivals.filled.Do(p.arrivals.fill)
 	if !p.probes.open(&g.probe) {
 		return nil
 	}
@@ -68,8 +73,8 @@ type departure struct {
 
 var departureFrames = sync.Pool{New: func() any { return new([]byte) }}
 
-// Send sends an IP packet of the passage's flow, given in pieces, with complete checksums. It never blocks; false says that
-// the queue was full. A packet whose next hop isn't known is lost, too.
+// Send sends an IP packet of the passage's flow, given in pieces, with complete checksums. It doesn't block for long; false says
+// that the queue was full. A packet whose next hop isn't known is lost, too.
 func (g *Passage) Send(ip ...[]byte) bool {
 	buf := departureFrames.Get().(*[]byte)
 	b := append((*buf)[:0], make([]byte, forward.FrameHead)...)
@@ -82,14 +87,17 @@ func (g *Passage) Send(ip ...[]byte) bool {
 	}
 	packet.PutEth(b[packet.VnetLen:], packet.MAC{}, packet.MAC{}, etherType)
 	*buf = b
-	select {
-	case g.plane.slow.departures <- departure{g, buf}:
-		return true
-	default:
-		g.plane.arrivals.lost.Add(1)
-		departureFrames.Put(buf)
-		return false
+	for range departureTries {
+		select {
+		case g.plane.slow.departures <- departure{g, buf}:
+			return true
+		default:
+			runtime.Gosched() // let the slow path have its turn
+		}
 	}
+	g.plane.arrivals.lost.Add(1)
+	departureFrames.Put(buf)
+	return false
 }
 
 // depart sends first and what else is queued, up to a batch.
@@ -133,6 +141,7 @@ func (s *slowPath) sendPassage(d departure) {
 // arrivals are what has come back for passages and their owners haven't seen yet.
 type arrivals struct {
 	free, full chan *arrival // all places are in either
+	filled     sync.Once     // free has its places, from the first passage on
 	lost       atomic.Uint64 // packets of passages that there was no room for
 }
 
@@ -145,6 +154,10 @@ type arrival struct {
 
 func (a *arrivals) init() {
 	a.free, a.full = make(chan *arrival, arrivalQueue), make(chan *arrival, arrivalQueue)
+}
+
+// fill makes the places.
+func (a *arrivals) fill() {
 	places := make([]arrival, arrivalQueue)
 	for i := range places {
 		a.free <- &places[i]
