@@ -8,6 +8,7 @@ import (
 	"go.yaml.in/yaml/v4"
 
 	"uvs/control/api"
+	"uvs/health"
 	"uvs/sched"
 )
 
@@ -51,11 +52,26 @@ func (d *decoder) validateService(c *Config, s *Service) {
 		}
 	}
 	d.validateChecks(s.Checks, false)
+	if s.FWMark != 0 {
+		d.refuseVirtual(s.Checks)
+		for i := range s.Servers {
+			d.refuseVirtual(s.Servers[i].Checks)
+		}
+	}
 	if s.Health != nil {
 		if s.Health.Name != "" {
 			d.fail(d.at(&s.Health.Name), "a health policy has a name only in healthPolicies; did you mean \"use\"?")
 		}
 		d.validateHealth(s.Health)
+	}
+}
+
+// refuseVirtual refuses checks through a virtual address that there is not.
+func (d *decoder) refuseVirtual(list []Check) {
+	for i := range list {
+		if list[i].Via == health.VIP {
+			d.fail(d.at(&list[i]), "check: via: vip: a firewall mark has no virtual address")
+		}
 	}
 }
 
