@@ -53,18 +53,23 @@ func (m *kaMapper) checks(s *kaService, d *directive, server *config.Server) (li
 			c.via = "direct" // keepalived asks the server's own address
 		}
 		in.set(Exact, "checks")
-		for _, k := range mapper(c) {
+		asked, good := mapper(c), 0
+		for _, k := range asked {
 			absent, err := fits(k)
 			if err != nil {
 				in.missing(err.Error())
 				continue
 			}
+			good++
 			if absent {
 				in.approx("checks: a file or user that it names isn't here; uvsd --check wants it where uvsd runs")
 			}
 			if !slices.ContainsFunc(list, func(x check) bool { return sameCheck(x, k) }) {
 				list = append(list, k)
 			}
+		}
+		if len(asked) > 0 && good == 0 {
+			in.all(Missing, "there is no check of it")
 		}
 	}
 	return list

@@ -43,7 +43,7 @@ func (m *kaMapper) place(s *kaService) {
 		d.exact("services")
 	}
 	if len(s.servers) == 0 {
-		d.missing("keepalived ignores a virtual_server without real servers")
+		d.all(Missing, "keepalived ignores a virtual_server without real servers")
 		return
 	}
 	if f := d.find("ip_family"); f != nil {
@@ -52,8 +52,8 @@ func (m *kaMapper) place(s *kaService) {
 	if err := placeChecks(&s.service, s.servers, s.checks); err != nil {
 		d.missing(err.Error())
 	}
-	shared := len(targets) > 1
-	if shared && len(s.servers) > 0 {
+	groups, templates, before := len(m.cfg.ServerGroups), len(m.cfg.Checks), len(m.cfg.Services)
+	if len(targets) > 1 {
 		name := label(group, m.labels)
 		m.cfg.ServerGroups = append(m.cfg.ServerGroups, config.ServerGroup{Name: name, Servers: s.servers})
 		s.service.ServerGroups = []string{name}
@@ -89,6 +89,10 @@ func (m *kaMapper) place(s *kaService) {
 		if err := m.add(&service); err != nil {
 			d.missing(err.Error())
 		}
+	}
+	if len(m.cfg.Services) == before { // nothing of it is left
+		d.all(Missing, "there is no service of it")
+		m.cfg.ServerGroups, m.cfg.Checks = m.cfg.ServerGroups[:groups], m.cfg.Checks[:templates]
 	}
 }
 

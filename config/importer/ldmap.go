@@ -150,7 +150,7 @@ func (m *ldMapper) virtual(d *directive) {
 // addService adds the service if it is one that can be.
 func (m *ldMapper) addService(s *ldService) {
 	if err := m.add(&s.service); err != nil {
-		s.at.missing(err.Error())
+		s.at.all(Missing, err.Error())
 	}
 }
 

@@ -236,7 +236,7 @@ func (m *lvsMapper) virtual(d *directive) {
 		return
 	}
 	if err := m.add(&v); err != nil {
-		d.missing(err.Error())
+		d.all(Missing, err.Error())
 	}
 }
 

@@ -42,7 +42,9 @@ func (b *builder) ipvsadm(file, text string, lim *limits) (tree []*directive, er
 			continue
 		}
 		if err := b.add(s); err != nil {
-			t.from[i].missing(err.Error())
+			for _, d := range t.from[i] {
+				d.missing(err.Error())
+			}
 		}
 	}
 	return tree, nil
@@ -52,7 +54,7 @@ func (b *builder) ipvsadm(file, text string, lim *limits) (tree []*directive, er
 type ruleTable struct {
 	*builder
 	services []*config.Service // nil for one that was deleted
-	from     []*directive      // the lines that made them
+	from     [][]*directive    // the lines that made them
 	at       map[string]int    // by key
 }
 
@@ -140,7 +142,7 @@ func (t *ruleTable) service(d *directive, op *api.Op) {
 		return
 	}
 	t.at[key] = len(t.services)
-	t.services, t.from = append(t.services, &s), append(t.from, d)
+	t.services, t.from = append(t.services, &s), append(t.from, []*directive{d})
 }
 
 var ruleMethods = map[string]string{api.Masq: "nat", api.Tunnel: "tun", api.Route: "dr", api.Local: "dr"}
@@ -190,6 +192,8 @@ func (t *ruleTable) server(d *directive, op *api.Op) {
 		r.Method = ""
 	}
 	d.exact("services.servers")
+	at := t.at[op.Service.String()]
+	t.from[at] = append(t.from[at], d)
 	if op.Server.Port == 0 && op.Service.Port != 0 {
 		d.approx("services.servers: at the service's port; uvs.yaml has no port 0 for a server")
 	}
