@@ -1,6 +1,7 @@
 package report
 
 import (
+	"cmp"
 	"fmt"
 	"math"
 	"slices"
@@ -37,7 +38,7 @@ func rank(f *result.File, s *result.Scenario) []ranked {
 		}
 	}
 	slices.SortStableFunc(all, func(a, b ranked) int {
-		switch fa, fb := failing(a.row), failing(b.row); {
+		switch fa, fb := failing(f, a.row), failing(f, b.row); {
 		case fa != fb && fa:
 			return 1
 		case fa != fb:
@@ -50,22 +51,29 @@ func rank(f *result.File, s *result.Scenario) []ranked {
 		return 1
 	})
 	for i := range all {
-		if fig.Better == result.Less {
-			all[i].factor = all[i].value.Value / all[0].value.Value
-		} else {
-			all[i].factor = all[0].value.Value / all[i].value.Value
+		best, v := all[0].value.Value, all[i].value.Value
+		if fig.Better == result.More {
+			best, v = v, best
+		}
+		if all[i].factor = v / best; v == best { // both may be 0
+			all[i].factor = 1
 		}
 	}
 	return all
 }
 
-// unanswered is the percentage of connections that got no answer, or found no server.
-func unanswered(r *result.Row) float64 {
-	return max(r.Values["failed"].Value, r.Values["refused"].Value)
+// unanswered is the percentage of connections that got no answer, or found no server; 0 where a result doesn't know it.
+func unanswered(f *result.File, r *result.Row) (most float64) {
+	for _, name := range []string{"failed", "refused"} {
+		if fig, ok := f.Figure(name); ok && fig.Unit == "%" {
+			most = max(most, r.Values[name].Value)
+		}
+	}
+	return most
 }
 
 // failing says that many connections got no answer.
-func failing(r *result.Row) bool { return unanswered(r) > 5 }
+func failing(f *result.File, r *result.Row) bool { return unanswered(f, r) > 5 }
 
 // apart says that two values' intervals don't meet, or of single runs, which have none, that they differ by more than 2 %.
 func apart(a, b result.Value) bool {
@@ -97,7 +105,7 @@ func explain(f *result.File, s *result.Scenario) (paragraphs []string) {
 	best := all[0]
 	equal := []string{best.subject}
 	for _, x := range all[1:] {
-		if !failing(x.row) && !apart(x.value, best.value) && x.factor < alike {
+		if !failing(f, x.row) && !apart(x.value, best.value) && x.factor < alike {
 			equal = append(equal, x.subject)
 		}
 	}
@@ -114,22 +122,22 @@ func explain(f *result.File, s *result.Scenario) (paragraphs []string) {
 	}
 	var behind []string
 	for _, x := range all {
-		if failing(x.row) || slices.Contains(equal, x.subject) {
+		if failing(f, x.row) || slices.Contains(equal, x.subject) {
 			continue
 		}
 		varies := ""
 		if !apart(x.value, best.value) {
 			varies = ", but varies widely"
 		}
-		behind = append(behind, fmt.Sprintf("%s (%s%s)", x.subject, times(x.factor), varies))
+		behind = append(behind, fmt.Sprintf("%s (%s%s)", x.subject, cmp.Or(times(x.factor), quantity(x.value.Value, fig.Unit)), varies))
 	}
 	if len(behind) > 0 {
 		fmt.Fprintf(&b, "Behind: %s. ", strings.Join(behind, ", "))
 	}
 	var lost []string
 	for _, x := range all {
-		if failing(x.row) {
-			lost = append(lost, fmt.Sprintf("%s (%s)", x.subject, quantity(unanswered(x.row), "%")))
+		if failing(f, x.row) {
+			lost = append(lost, fmt.Sprintf("%s (%s)", x.subject, quantity(unanswered(f, x.row), "%")))
 		}
 	}
 	if len(lost) > 0 {
@@ -202,9 +210,10 @@ var natures = map[string]string{
 	"failover": "Fills the heaviest server first (fo: alone; ovf: up to its weight in connections): meant for a spare server, not for sharing load.",
 }
 
+// times says how much worse something is; nothing if the best is 0.
 func times(factor float64) string {
-	if math.IsInf(factor, 0) || math.IsNaN(factor) {
-		return "-"
+	if math.IsInf(factor, 0) || math.IsNaN(factor) || factor < 0 {
+		return ""
 	}
 	if factor < 2 {
 		return fmt.Sprintf("%+.0f %%", 100*(factor-1))

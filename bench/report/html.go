@@ -198,8 +198,8 @@ func choose(f *result.File) *choiceView {
 				fig := mainFigure(f, c.s)
 				cell = cellView{Text: quantity(x.value.Value, fig.Unit), Class: grade(x.factor)}
 				switch {
-				case failing(x.row):
-					cell.Class, cell.Small = "g4", quantity(unanswered(x.row), "%")+" unanswered"
+				case failing(f, x.row):
+					cell.Class, cell.Small = "g4", quantity(unanswered(f, x.row), "%")+" unanswered"
 				case x.factor > 1.05:
 					cell.Small = times(x.factor)
 				default:

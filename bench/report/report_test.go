@@ -53,6 +53,22 @@ func TestRankingTellsApartOnlyWhatIsApart(t *testing.T) {
 	}
 }
 
+// Of counts, 0 may be the best; and what is counted as failed is no percentage.
+func TestRankingByCountsThatMayBeNone(t *testing.T) {
+	row := func(name string, failed float64) result.Row {
+		return result.Row{Subject: name, Values: map[string]result.Value{"failed": result.Single(failed)}}
+	}
+	f := &result.File{Kind: result.Wire, Figures: []result.Figure{{Name: "failed", Title: "failed requests", Better: result.Less}},
+		Scenarios: []result.Scenario{{Name: "s", Rows: []result.Row{row("a", 999), row("b", 0), row("c", 0), row("d", 3)}}}}
+	want := "Ranking by failed requests: b and c are best, about 0, and too close to tell apart. Behind: d (3.00), a (999)."
+	if got := explain(f, &f.Scenarios[0]); len(got) != 1 || got[0] != want {
+		t.Errorf("explained as\n%q, want\n%q", got, want)
+	}
+	if _, err := HTML([]*result.File{f}); err != nil {
+		t.Error(err)
+	}
+}
+
 func TestHTMLIsWholeAndNeedsNothingBeside(t *testing.T) {
 	text, err := HTML([]*result.File{document(), document()})
 	if err != nil {
