@@ -261,9 +261,15 @@ func TestSenselessLoadsAreRefused(t *testing.T) {
 }
 
 func TestInterruptedLoadReportsWhatThereWas(t *testing.T) {
-	to := serve(t, func(w http.ResponseWriter, _ *http.Request) { fmt.Fprintln(w, "hello") })
 	ctx, cancel := context.WithCancel(t.Context())
-	time.AfterFunc(300*time.Millisecond, cancel)
+	defer cancel()
+	var asked atomic.Int32
+	to := serve(t, func(w http.ResponseWriter, _ *http.Request) {
+		fmt.Fprintln(w, "hello")
+		if asked.Add(1) == 10 {
+			cancel()
+		}
+	})
 	r, err := Run(ctx, Config{TCP: to, UDP: echo(t, func(int, []byte) [][]byte { return nil }), Requests: 50, Datagrams: 50, Hold: 3, Time: time.Minute})
 	if err != nil || !r.Partial || r.Took > 30*time.Second || r.Kinds[0].Begun == 0 {
 		t.Fatalf("%v, %+v", err, r)
@@ -287,7 +293,7 @@ func TestReports(t *testing.T) {
 		t.Fatal(err)
 	}
 	s := f.Scenarios[0]
-	if s.Name != Requests || s.Rows[0].Values["rate"].Value < 20 || s.Rows[0].Values["p99"].Value <= 0 || len(s.Curves) != 3 || s.Rows[0].Parts["failures"][0].Name != Refused {
+	if s.Name != Requests || s.Rows[0].Values["rate"].Value <= 0 || s.Rows[0].Values["p99"].Value <= 0 || len(s.Curves) != 3 || s.Rows[0].Parts["failures"][0].Name != Refused {
 		t.Errorf("%s", &b)
 	}
 }
