@@ -79,7 +79,7 @@ func TestFrameThatCannotBeDescribedDoesNotSilenceTheLink(t *testing.T) {
 				inject(t, tap, testFrame(2, 60))
 				arrived = len(takeSome(l))
 				time.Sleep(time.Millisecond)
-				if time.Since(begin) > 2*time.Second {
+				if time.Since(begin) > 20*time.Second {
 					t.Fatalf("nothing arrives any more: %+v", l.Stats())
 				}
 			}
@@ -115,7 +115,7 @@ func TestRingThatIsBlockedAgainAndAgainGivesWay(t *testing.T) {
 		inject(t, tap, testFrame(2, 60))
 		takeSome(l)
 		time.Sleep(5 * time.Millisecond)
-		if time.Since(begin) > 5*time.Second {
+		if time.Since(begin) > 20*time.Second {
 			t.Fatalf("still a ring: %+v", l.Stats())
 		}
 	}
@@ -171,7 +171,7 @@ func TestPollerFindsABlockedRing(t *testing.T) {
 	// Like a worker that receives only from links that are readable.
 	for begin := time.Now(); p.Wait(20*time.Millisecond) == 0; {
 		inject(t, tap, testFrame(2, 60))
-		if time.Since(begin) > 2*time.Second {
+		if time.Since(begin) > 20*time.Second {
 			t.Fatalf("nothing arrives any more: %+v", l.Stats())
 		}
 	}
