@@ -186,6 +186,22 @@ func TestFileAndRunTimeChangesGoTogether(t *testing.T) {
 	if left := y.adm("-S", "-n"); strings.Contains(left, other) {
 		t.Errorf("reload --prune leaves\n%s", left)
 	}
+	// Checks and policies come from the file, too; a check that another replaces is another.
+	checked := strings.Replace(sound, "    servers:\n", "    checks: quick\n    health: {quorum: 2}\n    servers:\n", 1) +
+		"checks: [{template: quick, kind: tcp, via: direct, interval: 100ms}]\n"
+	y.write(checked)
+	y.adm("reload")
+	eventually(t, "the file's check says that the servers are up", func() (bool, any) {
+		out := y.adm("health", "-t", y.webService())
+		return strings.Count(out, "tcp") >= 2 && strings.Contains(out, "(one)") && !strings.Contains(out, "none yet"), out
+	})
+	if out := y.adm("diff"); !strings.Contains(out, "nothing differs") {
+		t.Errorf("diff with checks:\n%s", out)
+	}
+	y.write(strings.Replace(checked, "interval: 100ms", "interval: 150ms", 1))
+	if out := y.adm("reload"); !strings.Contains(out, "health checks") || strings.Contains(out, "policy") {
+		t.Errorf("reload with another interval:\n%s", out)
+	}
 	// A file that is watched is loaded by itself.
 	y.write(sound + "watch: true\n")
 	y.adm("reload")
