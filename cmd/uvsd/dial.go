@@ -92,7 +92,7 @@ func (d *daemon) canDialVirtual(k service.Key, _ *service.RealServer) bool {
 	if d.hasOwnSource(is4) {
 		return true
 	}
-	why := d.guard.CanDropFromVIPs()
+	why := d.shield() // before thousands of first probes wait for it
 	if why == nil {
 		for i := range d.ports {
 			if h := d.sources.look(d, segment{i, is4}); len(h.list) > 0 || h.coming {
