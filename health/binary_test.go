@@ -249,7 +249,7 @@ func TestLDAP(t *testing.T) {
 
 func TestRadius(t *testing.T) {
 	// answer is a server's with a secret, to whatever is asked.
-	answer := func(secret string, code byte, signed bool) func(net.Conn) {
+	answer := func(secret string, code byte, signed bool, spoil ...int) func(net.Conn) {
 		return func(conn net.Conn) {
 			q := make([]byte, 4096)
 			n, _ := conn.Read(q)
@@ -261,6 +261,9 @@ func TestRadius(t *testing.T) {
 			packet.SetWord(a[2:], uint16(len(a)))
 			if signed {
 				copy(a[22:], s.sum(a))
+				for _, at := range spoil {
+					a[at]++
+				}
 			}
 			sum := md5Of(a, []byte(secret))
 			copy(a[4:20], sum)
@@ -283,6 +286,7 @@ func TestRadius(t *testing.T) {
 		{"reject is an answer", Radius{Secret: "s", User: "u", Accept: "any"}, answer("s", 3, true), "Access-Reject"},
 		{"status", Radius{Secret: "s"}, answer("s", 2, true), "Access-Accept"},
 		{"status of accounting", Radius{Secret: "s"}, answer("s", 5, true), "Accounting-Response"},
+		{"authenticator of another", Radius{Secret: "s"}, answer("s", 2, true, 22), "down: the answer was made with another secret"},
 		{"another secret", Radius{Secret: "s"}, answer("t", 2, true), "down: the answer was made with another secret"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
