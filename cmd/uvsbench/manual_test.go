@@ -10,15 +10,14 @@ import (
 	"testing"
 )
 
-// TestManualHasEveryOption compares what sim and report say of themselves with the manual page, which refers to --help for the
-// other words.
+// TestManualHasEveryOption compares what words say of themselves with the manual page, which refers to --help for micro and scale.
 func TestManualHasEveryOption(t *testing.T) {
 	page, err := os.ReadFile("../../man/uvsbench.1")
 	if err != nil {
 		t.Fatal(err)
 	}
 	option := regexp.MustCompile(`(?m)^  -([a-z-]+)`)
-	for _, word := range []string{"sim", "report"} {
+	for _, word := range []string{"sim", "replay", "load", "wire", "report"} {
 		options := option.FindAllStringSubmatch(help(t, word), -1)
 		if len(options) < 3 {
 			t.Fatalf("%s --help lists %d options", word, len(options))
