@@ -128,7 +128,7 @@ func TestAReportIsAResultOfMediansWithTheirExtremes(t *testing.T) {
 	if row := again.Scenarios[1].Rows[0]; row.Subject != "haproxy" || row.Error != "it doesn't come up" {
 		t.Errorf("a subject that failed: %+v", row)
 	}
-	if row := again.Scenarios[2].Rows[0]; row.Values["failed"].Value != 3 || row.Values["longest"].Value != 0.04 {
+	if row := again.Scenarios[2].Rows[0]; row.Values["failed-requests"].Value != 3 || row.Values["longest"].Value != 0.04 {
 		t.Errorf("failures: %+v", row)
 	}
 }

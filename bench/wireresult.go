@@ -34,8 +34,8 @@ var wireFigures = []wireFigure{
 	{IdleCPU, 1, result.Figure{Name: "idle", Title: "CPU time while nothing comes", Unit: "%", Better: result.Less}},
 	{DirectorBytes, 1, result.Figure{Name: "memory-director", Title: "director's memory for a connection", Unit: "B", Better: result.Less}},
 	{KernelBytes, 1, result.Figure{Name: "memory-kernel", Title: "kernel's memory for a connection", Unit: "B", Better: result.Less, About: "that of both ends included"}},
-	{Failed, 1, result.Figure{Name: "failed", Title: "failed requests", Better: result.Less}},
-	{FailedShare, 1, result.Figure{Name: "failed-share", Title: "share of requests that failed", Unit: "%", Better: result.Less}},
+	{Failed, 1, result.Figure{Name: "failed-requests", Title: "failed requests", Better: result.Less}},
+	{FailedShare, 1, result.Figure{Name: "failed", Title: "requests that failed", Unit: "%", Better: result.Less}},
 	{Longest, 1e-3, result.Figure{Name: "longest", Title: "longest wait for an answer", Unit: "s", Better: result.Less}},
 	{HeldLost, 1, result.Figure{Name: "held-lost", Title: "held connections that were lost", Unit: "%", Better: result.Less}},
 }

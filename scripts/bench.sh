@@ -1,10 +1,10 @@
 #!/usr/bin/env bash
 # Ten minutes of everything that uvsbench measures, and one report of it. usage: bench.sh DIRECTORY
-# STRETCH (default 1s) is the length of each measured stretch; SEEDS (default 3) the runs of each simulation.
+# STRETCH (default 1s) is the length of each measured stretch; SEEDS (default 5) the runs of each simulation.
 # ^C ends what runs, which keeps what it has so far, and goes on to the report.
 set -euo pipefail
 cd "$(dirname "$0")/.."
-out=$1 stretch=${STRETCH:-1s} seeds=${SEEDS:-3}
+out=$1 stretch=${STRETCH:-1s} seeds=${SEEDS:-5}
 if [ "$(id -u)" != 0 ]; then
 	echo "make bench makes network namespaces and needs root" >&2
 	exit 1
@@ -32,7 +32,7 @@ into() { # into FILE COMMAND...: what it prints goes to a file as well
 }
 for study in bench/studies/*.yaml; do
 	name=$(basename "$study" .yaml)
-	part "simulation: $name" bin/uvsbench sim --study "$name" --seeds "$seeds" --connections 20000 --html none --json "$out/sim-$name.json" --quiet
+	part "simulation: $name" bin/uvsbench sim --study "$name" --seeds "$seeds" --connections 50000 --html none --json "$out/sim-$name.json" --quiet
 done
 part "directors: speed" bin/uvsbench wire --works packets-4k,http-keepalive,http-close,latency,latency-load \
 	--subjects bare,nft,uvs-nat,haproxy,nginx,uvs-dr-1arm,haproxy-1arm --rounds 2 --time "$stretch" --json "$out/wire-speed.json" --quiet
