@@ -16,7 +16,7 @@ import (
 // Bounds of a file, so that none, whatever is in it, takes the memory or the time of a running director.
 const (
 	// MaxSize is how long a file may be, in bytes.
-	MaxSize  = 64 << 20
+	MaxSize  = 16 << 20
 	maxNodes = 8 << 20 // with every alias counted as what it stands for; less in a short file
 	maxDepth = 32
 	// maxErrors is how many errors are gathered; with that many somebody has given the wrong file.
@@ -31,7 +31,7 @@ type decoder struct {
 	most  int // nodes
 	depth int
 	quiet bool // a template is being read once more, where it is used
-	// pos has the node of each value that was decoded, by a pointer to it, and of each key by keyOf.
+	// pos has the node of each value that was decoded, by a pointer to it.
 	pos map[any]*yaml.Node
 	// templates of checks and health policies by name.
 	checks, health map[string]*yaml.Node
@@ -450,9 +450,9 @@ func (d *decoder) keys(n *yaml.Node, v reflect.Value, fields []field, what strin
 func (d *decoder) shorthand(n *yaml.Node, v reflect.Value, key, what string) {
 	fields := fieldsOf(v.Type())
 	i := slices.IndexFunc(fields, func(f field) bool { return f.key == key })
-	switch v.Addr().Interface().(type) {
+	switch x := v.Addr().Interface().(type) {
 	case *Server:
-		d.shortServer(n, v.Addr().Interface().(*Server), what)
+		d.shortServer(n, x, what)
 		return
 	case *Check, *Health:
 		d.keys(&yaml.Node{Kind: yaml.MappingNode, Line: n.Line, Column: n.Column, Content: []*yaml.Node{scalarAt(n, d.shortKey(n, v)), n}}, v, fields, what)
