@@ -24,7 +24,14 @@ func TestMain(m *testing.M) {
 	os.Exit(run(m))
 }
 
+// programsAt names the environment variable with a directory where the programs are already, for test processes beside each
+// other: scripts/e2e.sh builds them once.
+const programsAt = "UVS_E2E_PROGRAMS"
+
 func run(m *testing.M) int {
+	if built = os.Getenv(programsAt); built != "" {
+		return m.Run()
+	}
 	dir, err := os.MkdirTemp("", "uvs-e2e-")
 	if err == nil {
 		defer os.RemoveAll(dir)
@@ -54,6 +61,9 @@ func goBuild(env []string, args ...string) error {
 // raceDetecting is uvsd built with the race detector; it ends with a report and status 66 at the first race.
 var raceDetecting = sync.OnceValues(func() (string, error) {
 	path := filepath.Join(built, "uvsd-race")
+	if _, err := os.Stat(path); err == nil {
+		return path, nil
+	}
 	return path, goBuild([]string{"CGO_ENABLED=1"}, "-race", "-o", path, "uvs/cmd/uvsd")
 })
 

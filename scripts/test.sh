@@ -21,27 +21,10 @@ all=$SECONDS
 packages=$(go list ./... | grep -v '^uvs/e2e')
 suite "build" make -s build
 suite "lint" scripts/lint.sh
-suite "unit, with race detector" go test -race -count=1 -timeout 8m $packages
+# Four packages at a time on two cores: some of them only wait.
+suite "unit, with race detector" go test -p 4 -race -count=1 -timeout 8m $packages
 suite "allocations, memory, growth" go test -count=1 -timeout 5m -run 'Alloc|Memory|TenThousand' $packages
-# Most of these wait for timers of kernels and of uvs: four parts together take little longer than one. Each has every fourth test.
-parts() {
-	local n=4 i pids=() logs status=0 tests
-	logs=$(mktemp -d)
-	mapfile -t tests < <(go test -list '^Test' ./e2e | grep '^Test' | grep -v '^TestMatrix$')
-	for ((i = 0; i < n; i++)); do
-		local names=()
-		for ((j = i; j < ${#tests[@]}; j += n)); do names+=("${tests[j]}"); done
-		go test -count=1 -timeout 15m -run "^($(IFS='|'; echo "${names[*]}"))\$" ./e2e >"$logs/$i" 2>&1 &
-		pids+=($!)
-	done
-	for ((i = 0; i < n; i++)); do
-		wait "${pids[i]}" || status=1
-		cat "$logs/$i"
-	done
-	rm -rf "$logs"
-	return $status
-}
-suite "end to end" parts
+suite "end to end" scripts/e2e.sh
 table=$(mktemp)
 trap 'rm -f "$table"' EXIT
 suite "real programs" env UVS_MATRIX="$table" go test -count=1 -timeout 8m -run '^TestMatrix$' ./e2e
