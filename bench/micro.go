@@ -8,9 +8,12 @@ import (
 	"io"
 	"regexp"
 	"runtime"
+	"slices"
 	"strings"
 	"testing"
 	"time"
+
+	"uvs/bench/progress"
 )
 
 // Micro measures stages of the packet path one by one. Zero fields take the defaults named.
@@ -19,6 +22,7 @@ type Micro struct {
 	Time   time.Duration // of each; default 1 s
 	Count  int           // how often each is measured, in turn; default 1
 	Large  bool          // with ten million connections, too
+	Bar    *progress.Bar // shows which stage is being measured; nil for nobody
 }
 
 // stage is something to be measured as Go's benchmarks are.
@@ -42,19 +46,23 @@ func (m *Micro) Run(ctx context.Context, out io.Writer) error {
 		return err
 	}
 	fmt.Fprintf(out, "goos: %s\ngoarch: %s\npkg: uvs/bench\n", runtime.GOOS, runtime.GOARCH)
-	found := false
-	for range max(m.Count, 1) {
-		for _, s := range stages(m.Large) {
-			if !chosen.MatchString(s.name) {
-				continue
-			}
-			found = true
+	measured := slices.DeleteFunc(stages(m.Large), func(s stage) bool { return !chosen.MatchString(s.name) })
+	if len(measured) == 0 {
+		return errors.New("no such stage")
+	}
+	counts := max(m.Count, 1)
+	for count := range counts {
+		for i, s := range measured {
 			if err := ctx.Err(); err != nil {
 				return err
 			}
-			r := testing.Benchmark(func(b *testing.B) {
-				b.ReportAllocs()
-				s.run(b)
+			var r testing.BenchmarkResult
+			m.Bar.While(float64(count*len(measured)+i), float64(counts*len(measured)), s.name, func() error {
+				r = testing.Benchmark(func(b *testing.B) {
+					b.ReportAllocs()
+					s.run(b)
+				})
+				return nil
 			})
 			if r.N == 0 { // the stage said why on standard error
 				return fmt.Errorf("stage %s failed", s.name)
@@ -63,9 +71,6 @@ func (m *Micro) Run(ctx context.Context, out io.Writer) error {
 				return err
 			}
 		}
-	}
-	if !found {
-		return errors.New("no such stage")
 	}
 	return nil
 }

@@ -9,6 +9,8 @@ import (
 	"slices"
 	"strings"
 	"time"
+
+	"uvs/bench/progress"
 )
 
 // Wire measures subjects side by side in the lab. Zero fields take the defaults named.
@@ -24,7 +26,8 @@ type Wire struct {
 	UVSDArgs []string      // further arguments of uvsd's
 	Programs string        // where uvsd and uvsadm are
 	Self     string        // this program, which is a forwarder when called with "forwarder"
-	Progress io.Writer     // told what is being measured; nil for nobody
+	Bar      *progress.Bar // shows what is being measured; nil for nobody
+	Trouble  io.Writer     // told at once what cannot be measured; nil for nobody
 
 	room int     // connections that a proxy must have room for at the work at hand
 	null float64 // what the generator takes for a frame that nobody receives, in this round
@@ -60,6 +63,10 @@ func (b *Wire) Run(ctx context.Context) (*Report, error) {
 	if err != nil {
 		return nil, err
 	}
+	all, done := 0, 0
+	for _, pairs := range chosen {
+		all += len(pairs) * b.Rounds
+	}
 	report := &Report{Machine: Machine(), Started: time.Now(), Rounds: b.Rounds, Seconds: b.Time.Seconds(), Left: left}
 	for round := range b.Rounds {
 		for _, w := range works {
@@ -77,8 +84,11 @@ func (b *Wire) Run(ctx context.Context) (*Report, error) {
 				if ctx.Err() != nil {
 					return report, ctx.Err()
 				}
-				sample := b.one(ctx, round, s, &w)
-				report.Samples = append(report.Samples, sample)
+				b.Bar.While(float64(done), float64(all), s.name+" at "+w.name, func() error {
+					report.Samples = append(report.Samples, b.one(ctx, round, s, &w))
+					return nil
+				})
+				done++
 			}
 		}
 	}
@@ -102,8 +112,8 @@ func (b *Wire) fill() {
 	if b.Link == "" {
 		b.Link = "auto"
 	}
-	if b.Progress == nil {
-		b.Progress = io.Discard
+	if b.Trouble == nil {
+		b.Trouble = io.Discard
 	}
 }
 
@@ -173,7 +183,6 @@ func (b *Wire) one(ctx context.Context, round int, s *subject, w *work) Sample {
 	if w.holds {
 		b.room = b.Conns + 300
 	}
-	fmt.Fprintf(b.Progress, "round %d of %d: %s at %s\n", round+1, b.Rounds, s.name, w.name)
 	return b.sample(ctx, Sample{Round: round, Subject: s.name, Work: w.name}, s.oneArmed, w.pair, func(ctx context.Context, site *site) (map[string]float64, error) {
 		if w.packets {
 			if err := site.sink(); err != nil {
@@ -208,7 +217,7 @@ func (b *Wire) sample(ctx context.Context, sample Sample, oneArmed, pair bool, m
 	}
 	if err != nil {
 		sample.Error = err.Error()
-		fmt.Fprintf(b.Progress, "%s at %s: %v\n", sample.Subject, sample.Work, err)
+		fmt.Fprintf(b.Bar.Over(b.Trouble), "%s at %s: %v\n", sample.Subject, sample.Work, err)
 	}
 	return sample
 }

@@ -59,6 +59,52 @@ func (b *Bar) Set(done, of float64, note string) {
 	fmt.Fprint(b.out, "\r"+line(b.what, note, min(done/of, 1), now.Sub(b.begun), b.width())+"\x1b[K")
 }
 
+// While shows the bar while f runs, although nothing is heard from it, and takes it away.
+func (b *Bar) While(done, of float64, note string, f func() error) error {
+	if b == nil {
+		return f()
+	}
+	stop := make(chan struct{})
+	var drawing sync.WaitGroup
+	drawing.Go(func() {
+		tick := time.NewTicker(redraw)
+		defer tick.Stop()
+		for {
+			select {
+			case <-stop:
+				return
+			case <-tick.C:
+				b.Set(done, of, note)
+			}
+		}
+	})
+	defer func() {
+		close(stop)
+		drawing.Wait()
+		b.Done()
+	}()
+	return f()
+}
+
+// Over is a writer of what may come while the bar is there: the bar makes room for it.
+func (b *Bar) Over(out io.Writer) io.Writer {
+	if b == nil {
+		return out
+	}
+	return over{b, out}
+}
+
+type over struct {
+	bar *Bar
+	out io.Writer
+}
+
+// Write implements io.Writer.
+func (o over) Write(p []byte) (int, error) {
+	o.bar.Done()
+	return o.out.Write(p)
+}
+
 // line draws a bar that is no wider than a terminal.
 func line(what, note string, share float64, took time.Duration, width int) string {
 	left := ""

@@ -9,8 +9,8 @@ import (
 // TestEveryMeasurementRuns has each done with little, as nobody looks at figures that are never made.
 func TestEveryMeasurementRuns(t *testing.T) {
 	for name, run := range map[string]func(out *strings.Builder) error{
-		"table/1000":   func(out *strings.Builder) error { return Table(out, []int{1000}) },
-		"services/100": func(out *strings.Builder) error { return Services(out, []int{100}) },
+		"table/1000":   func(out *strings.Builder) error { return Table(t.Context(), out, []int{1000}) },
+		"services/100": func(out *strings.Builder) error { return Services(t.Context(), out, []int{100}) },
 		"changes/50":   func(out *strings.Builder) error { return Changes(t.Context(), out, 50, 100, 1, 50*time.Millisecond) },
 		"listing/3000": func(out *strings.Builder) error { return Listing(t.Context(), out, 3000, 50*time.Millisecond) },
 		"workers/2":    func(out *strings.Builder) error { return Workers(t.Context(), out, 2, 50*time.Millisecond) },

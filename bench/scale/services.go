@@ -21,12 +21,15 @@ import (
 
 // Services prints what a packet and a new connection cost with each number of services, and how long it takes to configure
 // that many in one change: for packets to ten of the services, and to all in turn, of which each then comes with counters and
-// a server that no cache has.
-func Services(out io.Writer, numbers []int) error {
+// a server that no cache has. When ctx ends it ends before the next.
+func Services(ctx context.Context, out io.Writer, numbers []int) error {
 	runtime.LockOSThread() // the processor time is the thread's
 	defer runtime.UnlockOSThread()
 	for _, n := range numbers {
 		for _, busy := range []int{10, n} {
+			if err := ctx.Err(); err != nil {
+				return err
+			}
 			if err := services(out, n, busy); err != nil {
 				return err
 			}

@@ -1,6 +1,7 @@
 package scale
 
 import (
+	"context"
 	"fmt"
 	"io"
 	"os"
@@ -18,9 +19,12 @@ import (
 	"uvs/service"
 )
 
-// Table prints what the connection table costs with each number of entries in sizes.
-func Table(out io.Writer, sizes []int) error {
+// Table prints what the connection table costs with each number of entries in sizes. When ctx ends it ends before the next.
+func Table(ctx context.Context, out io.Writer, sizes []int) error {
 	for _, n := range sizes {
+		if err := ctx.Err(); err != nil {
+			return err
+		}
 		if err := table(out, n); err != nil {
 			return err
 		}

@@ -20,6 +20,7 @@ import (
 	"time"
 
 	"uvs/bench"
+	"uvs/bench/progress"
 	"uvs/packet"
 )
 
@@ -35,6 +36,7 @@ uvsbench WORD --help explains a word's options.`
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
+	context.AfterFunc(ctx, stop) // a second interrupt doesn't wait for what is being measured
 	if err := run(ctx, os.Args[1:], os.Stdout); err != nil && !errors.Is(err, flag.ErrHelp) {
 		status := 1
 		var child *exec.ExitError
@@ -105,6 +107,7 @@ func micro(ctx context.Context, args []string, out io.Writer) error {
 	if fs.NArg() > 0 {
 		return fmt.Errorf("unexpected argument %q", fs.Arg(0))
 	}
+	m.Bar = progress.New(os.Stderr, "measuring")
 	return m.Run(ctx, out)
 }
 
@@ -133,7 +136,7 @@ func wire(ctx context.Context, args []string, out io.Writer) error {
 	samples := fs.String("samples", "", "write every sample to this `file`, in JSON")
 	markdown := fs.Bool("markdown", false, "print the goals' table in Markdown alone")
 	list := fs.Bool("list", false, "list the subjects and works there are")
-	quiet := fs.Bool("quiet", false, "don't say what is being measured")
+	quiet := fs.Bool("quiet", false, "show no progress, and what can't be measured only at the end")
 	if err := fs.Parse(args); err != nil {
 		return err
 	}
@@ -148,7 +151,7 @@ func wire(ctx context.Context, args []string, out io.Writer) error {
 		return errors.New("wire makes network namespaces and needs root")
 	}
 	if !*quiet {
-		b.Progress = os.Stderr
+		b.Bar, b.Trouble = progress.New(os.Stderr, "measuring"), os.Stderr
 	}
 	report, err := b.Run(ctx)
 	if report == nil {

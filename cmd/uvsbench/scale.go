@@ -5,8 +5,10 @@ import (
 	"flag"
 	"fmt"
 	"io"
+	"os"
 	"time"
 
+	"uvs/bench/progress"
 	"uvs/bench/scale"
 )
 
@@ -28,27 +30,29 @@ func scaled(ctx context.Context, args []string, out io.Writer) error {
 	if err := names(&words)(*what); err != nil {
 		return err
 	}
-	for _, word := range words {
-		var err error
-		switch word {
-		case "table":
-			err = scale.Table(out, sizes)
-		case "services":
-			err = scale.Services(out, services)
-		case "changes":
-			err = scale.Changes(ctx, out, many, 100, *rounds, *length)
-		case "listing":
-			err = scale.Listing(ctx, out, conns, *length)
-		case "workers":
+	measure := map[string]func() error{
+		"table":    func() error { return scale.Table(ctx, out, sizes) },
+		"services": func() error { return scale.Services(ctx, out, services) },
+		"changes":  func() error { return scale.Changes(ctx, out, many, 100, *rounds, *length) },
+		"listing":  func() error { return scale.Listing(ctx, out, conns, *length) },
+		"workers": func() error {
 			for _, n := range []int{1, 2, 8} {
-				if err = scale.Workers(ctx, out, n, *length); err != nil {
-					break
+				if err := scale.Workers(ctx, out, n, *length); err != nil {
+					return err
 				}
 			}
-		default:
-			err = fmt.Errorf("nothing called %q to measure", word)
+			return nil
+		},
+	}
+	for _, word := range words {
+		if measure[word] == nil {
+			return fmt.Errorf("nothing called %q to measure", word)
 		}
-		if err != nil {
+	}
+	bar := progress.New(os.Stderr, "measuring")
+	out = bar.Over(out)
+	for i, word := range words {
+		if err := bar.While(float64(i), float64(len(words)), word, measure[word]); err != nil {
 			return err
 		}
 	}

@@ -50,8 +50,8 @@ var rules = map[string][]string{
 	"lab/uml/guest":        {},
 	"lab/sctp":             {},
 	"cmd/uvsd":             {"config/...", "control/...", "health", "dataplane/...", "conntrack", "sched", "service", "packet"},
-	"bench":                {"bench/result", "bench/sim", "packet", "service", "sched", "conntrack", "forward", "dataplane/...", "lab"}, // measures them all
-	"bench/scale":          {"control", "control/api", "conntrack", "dataplane/...", "packet", "service"},                               // directors whole, but for their sockets
+	"bench":                {"bench/progress", "bench/result", "bench/sim", "packet", "service", "sched", "conntrack", "forward", "dataplane/...", "lab"}, // measures them all
+	"bench/scale":          {"control", "control/api", "conntrack", "dataplane/...", "packet", "service"},                                                 // directors whole, but for their sockets
 	"bench/result":         {},
 	"bench/load":           {"bench/result"},
 	"bench/replay":         {"bench/result", "conntrack", "packet", "sched", "sched/trial", "service"}, // recorded connections, offered
