@@ -119,6 +119,9 @@ func (d *Director) Suspect(k service.Key, server netip.AddrPort, why string) {
 	d.engine.Suspect(k, server, why)
 }
 
+// WatchesInBand says whether there is any check that Suspect may hurry.
+func (d *Director) WatchesInBand() bool { return d.engine.WatchesInBand() }
+
 // subjectLocked finds a real server of the desired state.
 func (d *Director) subjectLocked(k health.Subject) (*virtual, *server) {
 	v := d.services[k.Service]

@@ -58,6 +58,7 @@ type Engine struct {
 	probes   map[string]*probe
 	queue    queue // of probes that aren't out, by the time when they are due
 	dirty    map[Subject]struct{}
+	inBand   int // checks with InBand
 	stats    Stats
 	warned   time.Time
 	paced    time.Time // when the next first probe may come
@@ -96,6 +97,10 @@ func (e *Engine) Watch(k service.Key, rs *service.RealServer, m service.Method, 
 	defer e.mu.Unlock()
 	key := Subject{k, rs.Addr}
 	old := e.subjects[key]
+	if old != nil {
+		e.inBand -= countInBand(old.specs)
+	}
+	e.inBand += countInBand(specs)
 	if len(specs) == 0 {
 		if old != nil {
 			e.leave(old)
@@ -117,6 +122,22 @@ func (e *Engine) Watch(k service.Key, rs *service.RealServer, m service.Method, 
 		e.leave(old)
 	}
 	e.markDirty(key)
+}
+
+// WatchesInBand says whether there is any check that Suspect may hurry.
+func (e *Engine) WatchesInBand() bool {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return e.inBand > 0
+}
+
+func countInBand(specs []*Spec) (n int) {
+	for _, s := range specs {
+		if s.InBand {
+			n++
+		}
+	}
+	return n
 }
 
 // find is the probe of the check with that ID, or nil.

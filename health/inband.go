@@ -18,6 +18,8 @@ import (
 const (
 	// watchTick is how often the counts are looked at.
 	watchTick = 25 * time.Millisecond
+	// restTick is how often it is asked whether they are to be looked at, while they aren't.
+	restTick = time.Second
 	// leastSilence is how long a server must have been silent to clients that wait for it, at least.
 	leastSilence = 3 * watchTick
 	// leastWaiting are the clients that must wait, and missedAnswers those answers that should have come in the silence,
@@ -50,6 +52,8 @@ type InBandConfig struct {
 	// AddSymptoms and AddCounters add up what was counted since the start, by RealServer.Index.
 	AddSymptoms func([]service.Symptoms)
 	AddCounters func(services, servers []service.Counters)
+	// Wanted says whether anybody would be suspected: while not, the counts aren't looked at.
+	Wanted func() bool
 	// Suspect is told what makes a server suspicious, in a few words. It must not block for long.
 	Suspect func(k service.Key, server netip.AddrPort, why string)
 }
@@ -106,6 +110,10 @@ func (w *InBand) Run(ctx context.Context) error {
 		case <-ctx.Done():
 			return nil
 		case <-timer.C:
+		}
+		if !w.cfg.Wanted() {
+			timer.Reset(restTick)
+			continue
 		}
 		began := time.Now()
 		w.look(began)

@@ -123,7 +123,8 @@ func newDaemon(o *options, log *zap.Logger) (_ *daemon, err error) {
 		Version: api.Version{UVS: version}, Log: log,
 	})
 	d.inBand = health.NewInBand(health.InBandConfig{
-		Table: d.plane.Table, AddSymptoms: d.plane.AddSymptoms, AddCounters: d.plane.AddCounters, Suspect: d.director.Suspect,
+		Table: d.plane.Table, AddSymptoms: d.plane.AddSymptoms, AddCounters: d.plane.AddCounters,
+		Wanted: d.director.WatchesInBand, Suspect: d.director.Suspect,
 	})
 	d.followFile()
 	return d, nil

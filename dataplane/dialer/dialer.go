@@ -82,7 +82,9 @@ type Dialer struct {
 	mu      sync.Mutex // guards the rest
 	sources map[packet.Addr]bool
 	leaving []leaving // in the order that they were closed
-	closed  bool
+
+	someLeave chan struct{} // leaving isn't empty any more
+	closed    bool
 }
 
 const (
@@ -95,7 +97,7 @@ const (
 
 // New makes a Dialer. Run must be running for closed connections to be forgotten.
 func New(cfg Config) (*Dialer, error) {
-	d := &Dialer{cfg: cfg, link: newEndpoint(), sources: make(map[packet.Addr]bool)}
+	d := &Dialer{cfg: cfg, link: newEndpoint(), sources: make(map[packet.Addr]bool), someLeave: make(chan struct{}, 1)}
 	d.stack = stack.New(stack.Options{
 		NetworkProtocols:   []stack.NetworkProtocolFactory{ipv4.NewProtocol, ipv6.NewProtocol},
 		TransportProtocols: []stack.TransportProtocolFactory{tcp.NewProtocol, udp.NewProtocol},
@@ -260,6 +262,12 @@ func (d *Dialer) leave(f *flow) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	if !d.closed {
+		if len(d.leaving) == 0 {
+			select {
+			case d.someLeave <- struct{}{}:
+			default: // Run hasn't taken the last one yet
+			}
+		}
 		d.leaving = append(d.leaving, leaving{f, time.Now().Add(linger)})
 		return
 	}
@@ -274,8 +282,8 @@ func (d *Dialer) forget(f *flow) {
 
 // Run forgets closed connections until ctx ends; then it ends all others and returns nil.
 func (d *Dialer) Run(ctx context.Context) error {
-	tick := time.NewTicker(sweep)
-	defer tick.Stop()
+	timer := time.NewTimer(sweep)
+	defer timer.Stop()
 	for {
 		select {
 		case <-ctx.Done():
@@ -288,14 +296,18 @@ func (d *Dialer) Run(ctx context.Context) error {
 			}
 			d.stack.Destroy()
 			return nil
-		case now := <-tick.C:
-			d.sweep(now)
+		case <-d.someLeave:
+			timer.Reset(sweep)
+		case now := <-timer.C:
+			if d.sweep(now) {
+				timer.Reset(sweep)
+			}
 		}
 	}
 }
 
-// sweep forgets those whose time is up.
-func (d *Dialer) sweep(now time.Time) {
+// sweep forgets those whose time is up, and says whether others are left.
+func (d *Dialer) sweep(now time.Time) (more bool) {
 	d.mu.Lock()
 	n := 0
 	for n < len(d.leaving) && now.After(d.leaving[n].until) {
@@ -305,11 +317,13 @@ func (d *Dialer) sweep(now time.Time) {
 	if d.leaving = d.leaving[n:]; len(d.leaving) == 0 {
 		d.leaving = nil // and the array with it
 	}
+	more = len(d.leaving) > 0
 	d.mu.Unlock()
 	for _, l := range gone {
 		l.ep.Abort() // if a UDP socket or a SYN is left
 		d.forget(l.flow)
 	}
+	return more
 }
 
 // flow is one connection.
