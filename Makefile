@@ -32,7 +32,7 @@ lint: ## gofmt, go vet, staticcheck, manual pages
 	@scripts/lint.sh
 
 .PHONY: bench
-bench: build ## ten minutes of everything: simulated studies, directors side by side, load, stages, scale; bin/bench/report.html (as root)
+bench: build ## five to ten minutes of everything: simulated studies, directors side by side, load, stages, scale; bin/bench/report.html (as root)
 	@scripts/deps.sh wrk nginx-light libnginx-mod-stream haproxy nftables
 	@scripts/bench.sh bin/bench
 

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Ten minutes of everything that uvsbench measures, and one report of it. usage: bench.sh DIRECTORY
+# Five to ten minutes of everything that uvsbench measures, and one report of it. usage: bench.sh DIRECTORY
 # STRETCH (default 1s) is the length of each measured stretch; SEEDS (default 5) the runs of each simulation.
 # ^C ends what runs, which keeps what it has so far, and goes on to the report.
 set -euo pipefail
