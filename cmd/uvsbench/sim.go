@@ -97,6 +97,9 @@ func simulate(ctx context.Context, args []string, out io.Writer) error {
 	if err != nil {
 		return err
 	}
+	if err := os.MkdirAll(*dir, 0o755); err != nil { // not after minutes of measuring
+		return err
+	}
 	if *onLab {
 		if err := live.Check(s, opts.Scenarios); err != nil {
 			return err
