@@ -38,7 +38,7 @@ bench: build ## five to ten minutes of everything: simulated studies, directors 
 
 .PHONY: bench-go
 bench-go: ## benchmarks beside the code, with allocations
-	$(GO) test -run XXX -bench . -benchmem ./...
+	$(GO) test -run '^$$' -bench . -benchmem ./...
 
 .PHONY: bench-wire
 bench-wire: build ## uvs beside bare forwarders, the kernel, HAProxy, nginx, DPDK: a Markdown table, bin/wire.json (as root, 30 min)

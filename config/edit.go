@@ -25,8 +25,8 @@ func (f *File) Edit(running *State, lookup Lookup) ([]byte, []api.Difference, er
 	if err != nil {
 		return nil, nil, err
 	}
-	todo := Diff(complete(state), running, nil, false)
-	if todo.Empty() {
+	differing := Diff(complete(state), running, nil, false)
+	if differing.Empty() {
 		return f.data, nil, nil
 	}
 	root := f.root
@@ -56,7 +56,7 @@ func (f *File) Edit(running *State, lookup Lookup) ([]byte, []api.Difference, er
 	if left := Diff(complete(then), running, nil, false); !left.Empty() {
 		return nil, nil, fmt.Errorf("the edited file would still differ: %v", left.Differences)
 	}
-	return text, todo.Differences, nil
+	return text, differing.Differences, nil
 }
 
 // complete is what a director has that was given a file's state: with the defaults of what it doesn't say.

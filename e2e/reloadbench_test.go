@@ -17,7 +17,7 @@ import (
 // clients ask two services that the file leaves alone: by TCP on new and lasting connections, and by datagrams, each of which is
 // counted. It reports what the reload takes, uvsd's memory, and what was lost.
 //
-//	go test ./e2e -run xxx -bench Reload10000 -benchtime 10x
+//	go test ./e2e -run '^$' -bench Reload10000 -benchtime 10x
 func BenchmarkReload10000Services(b *testing.B) {
 	y := newYAMLRig(b, "")
 	more := func(changed bool) string {

@@ -131,7 +131,7 @@ func importText(path, text string, o Options, f *files) (r *Result, err error) {
 		}
 		return x.Line - y.Line
 	})
-	b.cfg.Comment = "Imported from " + name + ", " + kindNames[o.Kind] + "." + b.toDo()
+	b.cfg.Comment = "Imported from " + name + ", " + kindNames[o.Kind] + "." + b.stillWanted()
 	r.yaml, err = config.Marshal(&b.cfg)
 	if end := b.trailer(); end != "" {
 		r.yaml = append(append(bytes.TrimRight(r.yaml, "\n"), "\n\n"...), end...)
@@ -141,8 +141,8 @@ func importText(path, text string, o Options, f *files) (r *Result, err error) {
 
 var kindNames = map[Kind]string{Ipvsadm: "rules of ipvsadm", Keepalived: "a file of keepalived's", Ldirectord: "a file of ldirectord's", Piranha: "a file of Piranha's"}
 
-// toDo is what the file that was imported doesn't say, and uvsd must be told.
-func (b *builder) toDo() (text string) {
+// stillWanted is what the file that was imported doesn't say, and uvsd must be told.
+func (b *builder) stillWanted() (text string) {
 	nat, mark, gateway := false, false, false
 	for i := range b.cfg.Services {
 		s := &b.cfg.Services[i]

@@ -68,7 +68,8 @@ var rules = map[string][]string{
 	"internal/conformance": {"control/...", "conntrack", "dataplane", "dataplane/link", "dataplane/nexthop", "packet", "service"},
 
 	"internal/confdoc": {"config", "health"}, // documents them
-	"internal/openapi": {"control/api"},      // describes it
+	"internal/manual":  {},
+	"internal/openapi": {"control/api"}, // describes it
 	"internal/oracle":  {"internal/conformance", "lab/uml"},
 }
 
