@@ -32,8 +32,9 @@ type txRing struct {
 	next  int // the slot that is filled next
 	count *counters
 
-	queued int    // frames in the slots before it that the kernel hasn't been told of
-	bytes  uint64 // theirs, virtio-net headers not counted
+	queued  int    // frames in the slots before it that the kernel hasn't been told of
+	dropped int    // frames given up that it may not have passed over yet
+	bytes   uint64 // theirs, virtio-net headers not counted
 }
 
 // openTxRing makes the ring for an interface.
@@ -89,7 +90,16 @@ func (r *txRing) put(head, body []byte) bool {
 	}
 	slot := r.slot(r.next)
 	if txStatus(slot) != unix.TP_STATUS_AVAILABLE {
-		return false
+		if r.queued > 0 || r.dropped == 0 {
+			return false
+		}
+		// The ring is full of frames that were given up while the interface was down, and nobody has told the kernel since.
+		if kickTxRing(r.fd) == 0 {
+			r.dropped = 0
+		}
+		if txStatus(slot) != unix.TP_STATUS_AVAILABLE {
+			return false
+		}
 	}
 	data := slot[txDataOffset:]
 	copy(data[copy(data, head):], body)
@@ -160,6 +170,7 @@ func (r *txRing) drop() {
 	r.bytes -= uint64(txLen(slot) - packet.VnetLen)
 	requestTx(slot, 0)
 	r.queued--
+	r.dropped++
 }
 
 // first is the slot of the first queued frame.

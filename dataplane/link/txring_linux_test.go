@@ -9,38 +9,49 @@ import (
 )
 
 // TestRefusedFramesDoNotBlockTheTransmitRing: the kernel stops at a frame that the way out has no room for, and asks for it
-// again. More of them than the ring has slots are dropped one by one, and when there is room again, what is sent then arrives, and
-// nothing else.
+// again; while the interface is down it looks at none. More of them than the ring has slots are dropped one by one, and when there is
+// a way again, what is sent then arrives through the ring, and nothing else.
 func TestRefusedFramesDoNotBlockTheTransmitRing(t *testing.T) {
-	s := twoEnds(t)
-	near, far := s.open(Config{Interface: "near", QdiscBypass: true}), s.open(Config{Interface: "far"})
-	s.down("far") // no carrier: past the queueing discipline that is a refused frame
-	const refused = 1000
-	for i := range refused {
-		near.Send(testFrame(i, 60), nil)
-		if i%50 == 49 {
-			near.Flush()
+	for _, tt := range []struct {
+		down    string
+		refused func(Stats) uint64
+	}{
+		{"far", func(st Stats) uint64 { return st.TxNoBuffer }}, // no carrier: past the queueing discipline that is a refused frame
+		{"near", func(st Stats) uint64 { return st.TxError }},
+	} {
+		s := twoEnds(t)
+		near, far := s.open(Config{Interface: "near", QdiscBypass: true}), s.open(Config{Interface: "far"})
+		s.down(tt.down)
+		const refused = 1000
+		for i := range refused {
+			near.Send(testFrame(i, 60), nil)
+			if i%50 == 49 {
+				near.Flush()
+			}
 		}
-	}
-	if st := near.Stats(); st.TxNoBuffer != refused || st.TxFrames != 0 || st.TxBytes != 0 {
-		t.Errorf("counted %+v, want %d TxNoBuffer", st, refused)
-	}
-	s.up("far")
-	const more = 700
-	for i := range more {
-		near.Send(testFrame(refused+i, 60+i), nil)
-		if i%60 == 59 {
-			near.Flush()
+		if st := near.Stats(); tt.refused(st) != refused || st.TxFrames != 0 || st.TxBytes != 0 {
+			t.Errorf("%s down: counted %+v, want %d refused", tt.down, st, refused)
 		}
-	}
-	near.Flush()
-	frames := receive(t, far, more)
-	if len(frames) != more {
-		t.Fatalf("received %d of %d frames: %+v", len(frames), more, near.Stats())
-	}
-	for i, f := range frames {
-		if seq := binary.BigEndian.Uint32(f.eth[14:]); seq != uint32(refused+i) {
-			t.Fatalf("frame %d is number %d, want %d", i, seq, refused+i)
+		s.up(tt.down)
+		const more = 700
+		for i := range more {
+			near.Send(testFrame(refused+i, 60+i), nil)
+			if near.tx.n > 0 {
+				t.Fatalf("%s was down: frame %d doesn't go by the ring", tt.down, i)
+			}
+			if i%60 == 59 {
+				near.Flush()
+			}
+		}
+		near.Flush()
+		frames := receive(t, far, more)
+		if len(frames) != more {
+			t.Fatalf("%s was down: received %d of %d frames: %+v", tt.down, len(frames), more, near.Stats())
+		}
+		for i, f := range frames {
+			if seq := binary.BigEndian.Uint32(f.eth[14:]); seq != uint32(refused+i) {
+				t.Fatalf("frame %d is number %d, want %d", i, seq, refused+i)
+			}
 		}
 	}
 }
